@@ -1,0 +1,50 @@
+"""Settings of `paintproc generate`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from paintproc.config.settings import check_choices, check_range
+from paintproc.errors import UsageError
+
+Format = Literal["frames", "mp4", "sheet", "svg", "gif", "webp"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """How a picture is painted, and what is written. UsageError for impossible values."""
+
+    size: Annotated[int, "Longer side of the canvas in pixels; a smaller picture is not enlarged."] = 512
+    strokes: Annotated[int | None, "Number of strokes [default: 2000 for 512 x 512, by the size]."] = None
+    num_frames: Annotated[int, "Key frames, the blank and the finished canvas included."] = 16
+    fps: Annotated[int, "Frames per second of the video."] = 30
+    duration: Annotated[float, "Seconds the video lasts; the last tenth holds the finished canvas."] = 10.0
+    plan: Annotated[Literal["coarse-to-fine"], "In which order it is painted."] = "coarse-to-fine"
+    seed: Annotated[int, "Another seed, another painting of the same picture."] = 0
+    format: Annotated[tuple[Format, ...], "What to write beside the strokes; repeatable."] = (
+        "frames",
+        "mp4",
+        "sheet",
+        "svg",
+    )
+    finish: Annotated[
+        Literal["painted", "exact"], "End with the last painted canvas, or with the picture itself."
+    ] = "painted"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check_range(self, "size", 1, 16384)
+        check_range(self, "strokes", 0, 1_000_000)
+        check_range(self, "num_frames", 2, 10_000)
+        check_range(self, "fps", 1, 240)
+        check_range(self, "duration", 0.1, 3600)
+        check_range(self, "seed", 0, 2**63 - 1)
+        if not self.format:
+            raise UsageError("--format names nothing to write.", "Choose at least one of frames, mp4, sheet, svg.")
+        ordered = tuple(f for f in Format.__args__ if f in self.format)
+        object.__setattr__(self, "format", ordered)
+
+    def stroke_count(self, height: int, width: int) -> int:
+        """`strokes`, or the default for a canvas of this size."""
+        if self.strokes is not None:
+            return self.strokes
+        return max(50, round(2000 * (height * width) ** 0.5 / 512))

@@ -1,0 +1,181 @@
+"""The sequence folder: what `generate` writes, and how a finished one is recognised."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paintproc.config.generate import Format, GenerateConfig
+from paintproc.errors import OutputError
+from paintproc.files import is_scratch, whole_folder
+from paintproc.media import contact_sheet, save_animation, save_png, save_video
+from paintproc.process.clock import canvases
+from paintproc.sequence import PaintingSequence
+from paintproc.strokes.svg import strokes_to_svg
+from paintproc.strokes.values import Strokes, strokes_to_bytes
+
+FORMAT = "paintproc-sequence-1"
+RECORD = "sequence.json"
+
+
+def save_sequence(
+    sequence: PaintingSequence,
+    folder: str | Path,
+    config: GenerateConfig | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[float], None] = lambda done: None,
+) -> None:
+    """Write a sequence folder, whole or not at all; see docs/sequence-folder.md.
+
+    `config` says which formats, and how long the video is. OutputError when `folder` holds
+    something else, or cannot be written.
+    """
+    config = config or GenerateConfig()
+    folder = Path(folder)
+    if overwrite:
+        refuse_foreign(folder)
+    with whole_folder(folder, replace=overwrite) as scratch:
+        comment = _comment(sequence)
+        text = {"Software": "paintproc", "Comment": comment}
+        names = [f"frames/{k:03d}.png" for k in range(len(sequence))]
+        if "frames" in config.format:
+            (scratch / "frames").mkdir()
+            with ThreadPoolExecutor(2) as pool:
+                jobs = [
+                    pool.submit(save_png, scratch / n, f, text) for n, f in zip(names, sequence.frames, strict=True)
+                ]
+                for job in jobs:
+                    job.result()
+        if "sheet" in config.format:
+            save_png(scratch / "sheet.png", contact_sheet(sequence.frames, _labels(sequence)), text)
+        for kind in ("gif", "webp"):
+            if kind in config.format:
+                save_animation(scratch / f"process.{kind}", sequence.frames, kind, config.duration)
+        if sequence.strokes is not None:
+            _save_strokes(sequence.strokes, sequence, scratch, config.format, comment)
+            if "mp4" in config.format:
+                film = film_frames(sequence.strokes, sequence.frames[-1], config.fps, config.duration)
+                count = film_length(config.fps, config.duration)
+                save_video(
+                    scratch / "process.mp4", _reported(film, count, progress), count, config.fps, comment
+                )
+        files = {p.relative_to(scratch).as_posix(): p for p in sorted(scratch.rglob("*")) if p.is_file()}
+        record = {
+            "format": FORMAT,
+            **sequence.info,
+            "frames": [
+                {
+                    **({"file": name} if "frames" in config.format else {}),
+                    "progress": round(float(sequence.progress[k]), 6),
+                    "stage": sequence.stages[k],
+                    "caption": sequence.captions[k],
+                    "seconds": round(float(sequence.seconds[k]), 3),
+                }
+                for k, name in enumerate(names)
+            ],
+            "files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
+        }
+        text_record = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        (scratch / RECORD).write_text(text_record, encoding="utf-8")
+
+
+def film_length(fps: int, duration: float) -> int:
+    """Frames of the whole video."""
+    return max(2, round(fps * duration))
+
+
+def film_frames(strokes: Strokes, last: np.ndarray, fps: int, duration: float) -> Iterator[np.ndarray]:
+    """The video's frames: strokes grow along their path; the last tenth shows `last`."""
+    count = film_length(fps, duration)
+    moving = max(1, round(0.9 * count))
+    yield from canvases(strokes, last.shape[:2], np.arange(moving) / moving)
+    for _ in range(count - moving):
+        yield last
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a sequence folder of ours; None for anything else."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return record if record["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def is_finished(folder: Path, identity: dict[str, Any], hint: str = "") -> bool:
+    """Whether `folder` holds this very sequence, with all its files.
+
+    OutputError, naming the first difference, when it holds another one or something foreign.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    record = read_record(folder)
+    if record is None:
+        raise OutputError(f"{folder} exists already and is not a sequence folder.", "Choose another --output.")
+    wanted = json.loads(json.dumps(identity))
+    for key, value in _flat(wanted):
+        found = dict(_flat(record)).get(key)
+        if found != value:
+            raise OutputError(
+                f"{folder} holds another sequence: its {key} is {found!r}, not {value!r}.",
+                "Choose another --output, or pass --overwrite.",
+            )
+    return all(
+        (folder / name).is_file() and hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        for name, digest in record["files"].items()
+    )
+
+
+def refuse_foreign(folder: Path) -> None:
+    """OutputError for an existing path that holds anything we did not write."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    record = read_record(folder)
+    if record is None:
+        raise OutputError(f"{folder} is not a sequence folder; it is never overwritten.", "Choose another --output.")
+    ours = {RECORD, *record["files"]}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in ours and not is_scratch(path):
+            raise OutputError(f"{folder} holds {name}, which is not ours.", "Move it, or choose another --output.")
+
+
+def _save_strokes(
+    strokes: Strokes, sequence: PaintingSequence, folder: Path, formats: tuple[Format, ...], comment: str
+) -> None:
+    (folder / "strokes.safetensors").write_bytes(strokes_to_bytes(strokes, {"provenance": comment}))
+    if "svg" in formats:
+        height, width = sequence.frames[0].shape[:2]
+        svg = strokes_to_svg(strokes, max(height, width), comment)
+        (folder / "strokes.svg").write_text(svg, encoding="utf-8")
+
+
+def _comment(sequence: PaintingSequence) -> str:
+    info = sequence.info
+    return f"paintproc {info['version']}, method {info['method']}, seed {info['seed']}; {info['provenance']}"
+
+
+def _labels(sequence: PaintingSequence) -> list[str]:
+    minutes = [f"{second / 60:.0f} min" for second in sequence.seconds]
+    return [f"{time} · {stage}" for time, stage in zip(minutes, sequence.stages, strict=True)]
+
+
+def _reported(
+    frames: Iterable[np.ndarray], count: int, progress: Callable[[float], None]
+) -> Iterator[np.ndarray]:
+    for k, frame in enumerate(frames):
+        yield frame
+        progress((k + 1) / count)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value

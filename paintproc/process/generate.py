@@ -1,0 +1,117 @@
+"""From a picture to the sequence of canvases that leads to it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paintproc.config.generate import GenerateConfig
+from paintproc.config.settings import as_json
+from paintproc.errors import InputError
+from paintproc.media import Picture, load_picture, picture_from_pixels
+from paintproc.metrics.frames import frame_distances
+from paintproc.process.captions import captions
+from paintproc.process.clock import PAINTING_TIME, canvases, stage_at
+from paintproc.sequence import PaintingSequence
+from paintproc.strokes.fit import fit
+from paintproc.version import __version__
+
+PROVENANCE = "synthetic process, not a recording"
+
+Image = str | Path | np.ndarray | Picture
+"""A path, uint8 sRGB pixels [H, W, 3], or a picture already read."""
+
+
+def generate(
+    image: Image,
+    config: GenerateConfig | None = None,
+    *,
+    canvas: Image | None = None,
+    progress: Callable[[float], None] = lambda done: None,
+) -> PaintingSequence:
+    """Show how `image` could have been painted.
+
+    `canvas` is a half-finished canvas of the same picture to start from (resized to it); without
+    it the ground is toned in the picture's mean color. `progress` is called with the part of the
+    work done. InputError for what cannot be read.
+    """
+    config = config or GenerateConfig()
+    picture = as_picture(image, config.size)
+    begun = None if canvas is None else as_picture(canvas)
+    target = picture.pixels
+    height, width = target.shape[:2]
+    strokes = fit(
+        target.astype(np.float32) / 255,
+        config.stroke_count(height, width),
+        canvas=None if begun is None else _at_size(begun.pixels, height, width),
+        seed=config.seed,
+        progress=progress,
+    )
+    moments = np.linspace(0, 1, config.num_frames)
+    frames = list(canvases(strokes, (height, width), moments))
+    sentences = captions(strokes, moments)
+    distances = frame_distances(frames[-1], target)
+    if config.finish == "exact":
+        frames[-1] = target
+        sentences[-1] = "finished: the picture itself"
+    return PaintingSequence(
+        frames=frames,
+        progress=moments,
+        stages=[stage_at(strokes, moment) for moment in moments],
+        captions=sentences,
+        seconds=moments * PAINTING_TIME,
+        strokes=strokes,
+        target=target,
+        info={
+            **identity(picture, begun, config),
+            "method": config.plan,
+            "seed": config.seed,
+            "strokes": len(strokes),
+            "painted_end": {name: value if np.isfinite(value) else None for name, value in distances.items()},
+            "versions": package_versions(),
+            "provenance": PROVENANCE,
+        },
+    )
+
+
+def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig) -> dict[str, Any]:
+    """What decides the result: the inputs, the settings, the version."""
+    return {
+        "tool": "paintproc",
+        "version": __version__,
+        "input": {"sha256": picture.sha256},
+        "canvas": None if canvas is None else {"sha256": canvas.sha256},
+        "settings": as_json(config),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide the pixels."""
+    import importlib.metadata
+
+    names = ("numpy", "numba", "opencv-python-headless", "pillow", "imageio-ffmpeg")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def as_picture(image: Image, max_side: int | None = None) -> Picture:
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, np.ndarray):
+        return picture_from_pixels(image, max_side)
+    return load_picture(Path(image), max_side=max_side)
+
+
+def _at_size(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A half-finished canvas at the target's size, float32; its shape must be the target's."""
+    import cv2
+
+    own_height, own_width = pixels.shape[:2]
+    if abs(own_width * height / own_height - width) > 1 + 0.01 * width:
+        raise InputError(
+            f"The canvas is {own_width} x {own_height} pixels, another shape than the picture's {width} x {height}.",
+            "Crop it to the picture's shape.",
+        )
+    how = cv2.INTER_AREA if own_height > height else cv2.INTER_CUBIC
+    resized = cv2.resize(pixels.astype(np.float32) / 255, (width, height), interpolation=how)
+    return np.clip(resized, 0, 1)

@@ -1,0 +1,54 @@
+"""`PaintingSequence`: how one painting came about, from the blank canvas to the finished one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from paintproc.strokes.values import Strokes
+
+
+@dataclass(frozen=True, eq=False)
+class PaintingSequence:
+    """Canvases in painting order, and what is known about them.
+
+    frames    F canvases, uint8 sRGB [H, W, 3], all of one size; the first is the blank canvas
+    progress  [F] part of painting time passed, non-decreasing, from 0 to 1
+    stages    F names: the part of the plan each frame ends in
+    captions  F short sentences
+    seconds   [F] painting time
+    strokes   what was painted, where it is known
+    target    the painting to be reproduced, uint8 [H, W, 3]; the last frame is the last canvas
+    info      method, seed, settings, versions, distances, provenance: values JSON can hold
+
+    Raises ValueError where lengths, shapes or ranges do not fit.
+    """
+
+    frames: Sequence[np.ndarray]
+    progress: np.ndarray
+    stages: Sequence[str]
+    captions: Sequence[str]
+    seconds: np.ndarray
+    strokes: Strokes | None = None
+    target: np.ndarray | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.frames)
+        if count == 0:
+            raise ValueError("a sequence has at least one frame")
+        for name in ("progress", "stages", "captions", "seconds"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"{count} frames, but {len(getattr(self, name))} {name}")
+        progress = np.asarray(self.progress, np.float64)
+        if progress.min() < 0 or progress.max() > 1 or (np.diff(progress) < 0).any():
+            raise ValueError("progress runs forward within [0, 1]")
+        first = self.frames[0]
+        if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
+            raise ValueError(f"frames are uint8 [height, width, 3], got {first.dtype} {first.shape}")
+        if self.target is not None and self.target.shape != first.shape:
+            raise ValueError(f"the target is {self.target.shape}, the frames are {first.shape}")
+
+    def __len__(self) -> int:
+        return len(self.frames)

@@ -1,0 +1,1 @@
+"""Strokes: the value, brushes, rasterization, fitting and export."""

@@ -1,0 +1,468 @@
+"""The fast rasterizer: numba kernels over tiles of 16 x 16 pixels.
+
+A stroke is a polyline along its Bezier curve, swept by a disc whose radius changes from
+the start to the end. For a pixel x let c be the nearest point of the polyline, t its curve
+parameter, d = |x - c| - radius(t) the signed distance to the stroke's edge. Then
+
+    coverage = clamp(1/2 - d / (2 softness), 0, 1)
+    opacity  = alpha(t) coverage brush(t, v),   v = lateral offset / radius(t), left to right
+    canvas   = opacity color(t) + (1 - opacity) canvas
+
+one stroke after the other. `reference.py` says the same slowly.
+
+Tiles are composited front to back and left when nothing more shines through. The gradient
+walks the same list again with the color that remains below, so that nothing is stored per
+pixel and stroke beyond one tile. Every (tile, stroke) pair has its own gradient row; rows
+are added up afterwards in a fixed order: no atomics, and the same bytes for any number of
+threads.
+
+A stroke's parameters travel as one row of 16 numbers, lengths in pixels:
+    0-5 points x0 y0 x1 y1 x2 y2 · 6-7 radius · 8-13 color r0 g0 b0 r1 g1 b1 · 14-15 alpha
+Gradient rows have the same columns and a 17th: how much the loss grows without the stroke.
+"""
+
+import math
+
+import numpy as np
+
+from paintproc.strokes.compiling import inlined, kernel
+
+TILE = 16
+PIXELS = TILE * TILE
+COLUMNS = 16
+MAX_SEGMENTS = 32
+TOLERANCE = 0.25
+"""How far, in pixels, the polyline may lie from the curve."""
+OPAQUE = np.float32(1 - 1 / 2048)
+"""Opacity is capped here, an eighth of a gray level from opaque, so that what lies under a
+stroke can still be told from what remains."""
+SPENT = np.float32(1e-5)
+"""Transmittance below which nothing more is composited."""
+
+ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+FAR, TINY = np.float32(1e9), np.float32(1e-12)
+POINT = np.float32(1e-6)
+"""A segment with a squared length below this, in square pixels, is a point without direction."""
+REACH = np.float32(TILE * math.sqrt(0.5))
+
+FORWARD, SQUARED_ERROR, UPSTREAM = 0, 1, 2
+"""What `composite` does: only the picture; with the gradient of 1/2 sum w (picture - image)^2;
+with the gradient of sum(picture * image)."""
+
+
+@kernel
+def flatten(rows, reveal):
+    """Polylines of the curves: nodes [M, 2] in pixels, and each stroke's first node [N + 1].
+
+    Only the first `reveal` [N] of each curve (in its parameter) is kept.
+    """
+    count = rows.shape[0]
+    first = np.empty(count + 1, np.int32)
+    first[0] = 0
+    for i in range(count):
+        bend_x = rows[i, 0] - TWO * rows[i, 2] + rows[i, 4]
+        bend_y = rows[i, 1] - TWO * rows[i, 3] + rows[i, 5]
+        bend = math.sqrt(bend_x * bend_x + bend_y * bend_y) * reveal[i] * reveal[i]
+        segments = int(math.ceil(math.sqrt(min(bend / np.float32(4 * TOLERANCE), FAR))))
+        first[i + 1] = first[i] + min(MAX_SEGMENTS, max(1, segments)) + 1
+    nodes = np.empty((first[count], 2), np.float32)
+    for i in range(count):
+        segments = first[i + 1] - first[i] - 1
+        for j in range(segments + 1):
+            t = reveal[i] * np.float32(j) / np.float32(segments)
+            u = ONE - t
+            for axis in range(2):
+                nodes[first[i] + j, axis] = (
+                    u * u * rows[i, axis] + TWO * u * t * rows[i, 2 + axis] + t * t * rows[i, 4 + axis]
+                )
+    return nodes, first
+
+
+@inlined
+def segments_near(nodes, begin, end, reach, x, y):
+    """The range of segments, counted from `begin`, that come within `reach` of (x, y)."""
+    low, high = end, begin
+    for j in range(begin, end - 1):
+        ax, ay = nodes[j, 0], nodes[j, 1]
+        bx, by = nodes[j + 1, 0] - ax, nodes[j + 1, 1] - ay
+        s = min(ONE, max(ZERO, ((x - ax) * bx + (y - ay) * by) / (bx * bx + by * by + TINY)))
+        dx, dy = x - ax - s * bx, y - ay - s * by
+        if dx * dx + dy * dy < reach * reach:
+            low = min(low, j)
+            high = j + 1
+    return low - begin, high - begin
+
+
+@kernel
+def bounding_boxes(nodes, first, rows, softness):
+    """What each stroke can touch, in pixels [N, 4]: left, right, top, bottom."""
+    boxes = np.empty((rows.shape[0], 4), np.float32)
+    for i in range(rows.shape[0]):
+        left = top = FAR
+        right = bottom = -FAR
+        for j in range(first[i], first[i + 1]):
+            left = min(left, nodes[j, 0])
+            right = max(right, nodes[j, 0])
+            top = min(top, nodes[j, 1])
+            bottom = max(bottom, nodes[j, 1])
+        reach = max(rows[i, 6], rows[i, 7]) + softness
+        boxes[i, 0], boxes[i, 1] = left - reach, right + reach
+        boxes[i, 2], boxes[i, 3] = top - reach, bottom + reach
+    return boxes
+
+
+@inlined
+def tile_range(low, high, tiles):
+    """First and last tile between the coordinates `low` and `high`."""
+    limit = np.float32(tiles * TILE)
+    begin = int(max(ZERO, min(limit, low))) // TILE
+    end = int(max(-ONE, min(limit - ONE, high)) + TILE) // TILE - 1
+    return begin, end
+
+
+@kernel
+def sort_into_tiles(nodes, first, rows, boxes, softness, height, width):
+    """Which strokes touch which tile: `start` [tiles + 1] into `pairs` [P, 5].
+
+    A pair is a stroke, the range of its segments and the range of the tile's pixels that
+    count. Within a tile the pairs are in painting order.
+    """
+    across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+    start = np.zeros(across * down + 1, np.int32)
+    found = np.empty((max(1024, 8 * rows.shape[0]), 4), np.int32)
+    count = 0
+    for i in range(rows.shape[0]):
+        reach = max(rows[i, 6], rows[i, 7]) + softness + REACH
+        left, right = tile_range(boxes[i, 0], boxes[i, 1], across)
+        top, bottom = tile_range(boxes[i, 2], boxes[i, 3], down)
+        for ty in range(top, bottom + 1):
+            for tx in range(left, right + 1):
+                x, y = np.float32(tx * TILE + TILE // 2), np.float32(ty * TILE + TILE // 2)
+                low, high = segments_near(nodes, first[i], first[i + 1], reach, x, y)
+                if high <= low:
+                    continue
+                if count == found.shape[0]:
+                    larger = np.empty((2 * count, 4), np.int32)
+                    larger[:count] = found
+                    found = larger
+                tile = ty * across + tx
+                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = tile, i, low, high
+                count += 1
+                start[tile + 1] += 1
+    for tile in range(across * down):
+        start[tile + 1] += start[tile]
+    fill = start[:-1].copy()
+    pairs = np.empty((count, 5), np.int32)
+    for k in range(count):
+        tile, i = found[k, 0], found[k, 1]
+        place = fill[tile]
+        fill[tile] += 1
+        y = np.float32((tile // across) * TILE)
+        pairs[place, 0], pairs[place, 1], pairs[place, 2] = i, found[k, 2], found[k, 3]
+        pairs[place, 3] = TILE * int(min(np.float32(TILE), max(ZERO, boxes[i, 2] - y - HALF)))
+        pairs[place, 4] = TILE * int(min(np.float32(TILE), max(ZERO, boxes[i, 3] - y + HALF + ONE)))
+    return start, pairs
+
+
+@inlined
+def nearest(nodes, begin, low, high, x, y, p0, p1, q, distance2, position, dx, dy):
+    """For pixels p0 to p1: the nearest point of segments low to high of one polyline.
+
+    Writes into row q: its squared distance, its position (segment + fraction) and the offset
+    of the pixel from it.
+    """
+    for j in range(low, high):
+        ax, ay = nodes[begin + j, 0], nodes[begin + j, 1]
+        bx, by = nodes[begin + j + 1, 0] - ax, nodes[begin + j + 1, 1] - ay
+        length2 = bx * bx + by * by
+        inverse = ONE / length2 if length2 > POINT else ZERO
+        number = np.float32(j)
+        if j == low:
+            for p in range(p0, p1):
+                ux, uy = x[p] - ax, y[p] - ay
+                s = min(ONE, max(ZERO, (ux * bx + uy * by) * inverse))
+                ex, ey = ux - s * bx, uy - s * by
+                distance2[q, p] = ex * ex + ey * ey
+                position[q, p] = number + s
+                dx[q, p] = ex
+                dy[q, p] = ey
+        else:
+            for p in range(p0, p1):
+                ux, uy = x[p] - ax, y[p] - ay
+                s = min(ONE, max(ZERO, (ux * bx + uy * by) * inverse))
+                ex, ey = ux - s * bx, uy - s * by
+                d = ex * ex + ey * ey
+                closer = d < distance2[q, p]
+                distance2[q, p] = d if closer else distance2[q, p]
+                position[q, p] = number + s if closer else position[q, p]
+                dx[q, p] = ex if closer else dx[q, p]
+                dy[q, p] = ey if closer else dy[q, p]
+
+
+@inlined
+def slopes_at(nodes, begin, low, high, p0, p1, q, position, slope):
+    """The segment each pixel's nearest point lies on: its vector over its squared length
+    (slope[0], slope[1]) and one over its length (slope[2]); 0, 0, 1 for a point.
+
+    A position on a joint belongs to the segment before it.
+    """
+    for j in range(low, high):
+        bx, by = nodes[begin + j + 1, 0] - nodes[begin + j, 0], nodes[begin + j + 1, 1] - nodes[begin + j, 1]
+        length2 = bx * bx + by * by
+        inverse = ONE / length2 if length2 > POINT else ZERO
+        bx *= inverse
+        by *= inverse
+        inverse = math.sqrt(inverse) if length2 > POINT else ONE
+        number = np.float32(j) if j > low else -ONE
+        for p in range(p0, p1):
+            here = position[q, p] > number
+            slope[0, p] = bx if here else slope[0, p]
+            slope[1, p] = by if here else slope[1, p]
+            slope[2, p] = inverse if here else slope[2, p]
+
+
+@inlined
+def look_up_brush(data, shape, row, h, p0, p1, q, position, dx, dy, slope, out):
+    """The brush's opacity at pixels p0 to p1 (out[0]) and its slopes by t (out[1]) and v (out[2]).
+
+    `shape` is the brush's offset in `data` and its cells along and across the stroke.
+    """
+    offset, along, across = shape[0], shape[1], shape[2]
+    for p in range(p0, p1):
+        t = position[q, p] * h
+        lateral = (slope[0, p] * dy[q, p] - slope[1, p] * dx[q, p]) / slope[2, p]
+        v = lateral / max(row[6] + (row[7] - row[6]) * t, TINY)
+        inside = ONE if v > -ONE and v < ONE else ZERO
+        place_t = t * np.float32(along - 1)
+        place_v = (min(ONE, max(-ONE, v)) + ONE) * HALF * np.float32(across - 1)
+        a, c = int(place_t), int(place_v)
+        a1, c1 = min(a + 1, along - 1), min(c + 1, across - 1)
+        ft, fv = place_t - np.float32(a), place_v - np.float32(c)
+        b00, b01 = data[offset + a * across + c], data[offset + a * across + c1]
+        b10, b11 = data[offset + a1 * across + c], data[offset + a1 * across + c1]
+        low, high = b00 + (b01 - b00) * fv, b10 + (b11 - b10) * fv
+        out[0, p] = low + (high - low) * ft
+        out[1, p] = (high - low) * np.float32(along - 1)
+        across_slope = (b01 - b00) * (ONE - ft) + (b11 - b10) * ft
+        out[2, p] = across_slope * HALF * np.float32(across - 1) * inside
+
+
+@inlined
+def lay_over(row, h, p0, p1, q, inverse_width, distance2, position, brush, red, green, blue, light):
+    """Composite one stroke under what is already there, front to back."""
+    for p in range(p0, p1):
+        t = position[q, p] * h
+        edge = HALF - (math.sqrt(distance2[q, p]) - row[6] - (row[7] - row[6]) * t) * inverse_width
+        coverage = min(ONE, max(ZERO, edge))
+        opacity = min(OPAQUE, (row[14] + (row[15] - row[14]) * t) * coverage * brush[0, p])
+        weight = light[p] * opacity
+        red[p] += weight * (row[8] + (row[11] - row[8]) * t)
+        green[p] += weight * (row[9] + (row[12] - row[9]) * t)
+        blue[p] += weight * (row[10] + (row[13] - row[10]) * t)
+        light[p] -= weight
+
+
+@inlined
+def stroke_gradient(
+    textured, row, h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope, brush,
+    red, green, blue, light, gx, gy, gz, out,
+):  # fmt: skip
+    """One stroke's gradient over one tile, and the colors that remain below it.
+
+    (red, green, blue) hold the color still to come, `light` the transmittance above the
+    stroke, (gx, gy, gz) the loss's derivative by the picture. With w = light opacity, color
+    C(t) and the canvas B below, d picture / d opacity = light (C - B). The nearest point is
+    a clamped projection, so its derivative by the segment's ends a, b is explicit; it is
+    carried to the control points by the Bernstein weights at both ends.
+    """
+    r0, dr, a0, da = row[6], row[7] - row[6], row[14], row[15] - row[14]
+    c0, c1, c2 = row[8], row[9], row[10]
+    e0, e1, e2 = row[11] - c0, row[12] - c1, row[13] - c2
+    x0 = y0 = x1 = y1 = x2 = y2 = gr = gr_t = ga = ga_t = removal = ZERO
+    k0 = k1 = k2 = l0 = l1 = l2 = ZERO
+    for p in range(p0, p1):
+        place = position[q, p]
+        t = place * h
+        d = math.sqrt(distance2[q, p])
+        radius = r0 + dr * t
+        edge = HALF - (d - radius) * inverse_width
+        coverage = min(ONE, max(ZERO, edge))
+        full_alpha = a0 + da * t
+        full = full_alpha * brush[0, p] if textured else full_alpha
+        opacity = min(OPAQUE, full * coverage)
+        weight = light[p] * opacity
+        v0, v1, v2 = c0 + e0 * t, c1 + e1 * t, c2 + e2 * t
+        m0, m1, m2 = weight * gx[p], weight * gy[p], weight * gz[p]
+        k0 += m0
+        k1 += m1
+        k2 += m2
+        l0 += m0 * t
+        l1 += m1 * t
+        l2 += m2 * t
+        red[p] -= weight * v0
+        green[p] -= weight * v1
+        blue[p] -= weight * v2
+        below = ONE / (ONE - opacity)
+        d0 = light[p] * v0 - red[p] * below
+        d1 = light[p] * v1 - green[p] * below
+        d2 = light[p] * v2 - blue[p] * below
+        by_opacity = d0 * gx[p] + d1 * gy[p] + d2 * gz[p]
+        removal += opacity * (HALF * opacity * (d0 * d0 + d1 * d1 + d2 * d2) - by_opacity)
+        light[p] -= weight
+        by_alpha = by_opacity * coverage
+        if textured:
+            by_alpha *= brush[0, p]
+        ga += by_alpha
+        ga_t += by_alpha * t
+        on_edge = ONE if edge > ZERO and edge < ONE else ZERO
+        by_distance = -by_opacity * full * inverse_width * on_edge
+        by_radius = -by_distance
+        sx, sy, inverse = slope[0, p], slope[1, p], slope[2, p]
+        by_brush_t = lx = ly = beyond = ZERO
+        if textured:
+            by_lateral = by_opacity * full_alpha * coverage * brush[2, p] / max(radius, TINY)
+            lateral = (sx * dy[q, p] - sy * dx[q, p]) / inverse
+            by_radius -= by_lateral * lateral / max(radius, TINY)
+            by_brush_t = by_opacity * full_alpha * coverage * brush[1, p]
+            beyond = sx * dx[q, p] + sy * dy[q, p]
+            lx, ly = by_lateral * sy / inverse, -by_lateral * sx / inverse
+        gr += by_radius
+        gr_t += by_radius * t
+        by_t = m0 * e0 + m1 * e1 + m2 * e2 + by_alpha * da + by_radius * dr + by_brush_t
+        s = place - math.ceil(place) + ONE if place > ZERO else ZERO
+        by_s = by_t * h if s > ZERO and s < ONE else ZERO
+        unit = by_distance / max(d, TINY)
+        wx = -dx[q, p] * unit - by_s * sx + lx
+        wy = -dy[q, p] * unit - by_s * sy + ly
+        ex = (by_s * dx[q, p] * inverse * inverse + beyond * lx) * h
+        ey = (by_s * dy[q, p] * inverse * inverse + beyond * ly) * h
+        u = ONE - t
+        lerp = s * (ONE - s) * h * h
+        middle = t - (s - HALF) * h
+        b0, b1, b2 = u * u + lerp, TWO * (u * t - lerp), t * t + lerp
+        f0, f1, f2 = -TWO * (ONE - middle), TWO * (ONE - TWO * middle), TWO * middle
+        x0 += b0 * wx + f0 * ex
+        y0 += b0 * wy + f0 * ey
+        x1 += b1 * wx + f1 * ex
+        y1 += b1 * wy + f1 * ey
+        x2 += b2 * wx + f2 * ex
+        y2 += b2 * wy + f2 * ey
+    out[0], out[1], out[2], out[3], out[4], out[5] = x0, y0, x1, y1, x2, y2
+    out[6], out[7] = gr - gr_t, gr_t
+    out[8], out[9], out[10], out[11], out[12], out[13] = k0 - l0, k1 - l1, k2 - l2, l0, l1, l2
+    out[14], out[15], out[16] = ga - ga_t, ga_t, removal
+
+
+@kernel
+def composite(
+    nodes, first, rows, reveal, brush_of, brush_shapes, brush_data, start, pairs,
+    canvas, target, weight, softness, mode, tile_begin, tile_end, picture, gradients,
+):  # fmt: skip
+    """Draw tiles `tile_begin` to `tile_end` into `picture`; fill their rows of `gradients`.
+
+    `target` [H, W, 3] is the picture to come near (SQUARED_ERROR, with `weight` [H, W]) or the
+    derivative by the picture (UPSTREAM). Tiles without a pair are left as they are.
+    """
+    height, width = canvas.shape[0], canvas.shape[1]
+    across = (width + TILE - 1) // TILE
+    inverse_width = HALF / softness
+    depth = 1
+    if mode != FORWARD:
+        for tile in range(tile_begin, tile_end):
+            depth = max(depth, start[tile + 1] - start[tile])
+    distance2 = np.empty((depth, PIXELS), np.float32)
+    position = np.empty((depth, PIXELS), np.float32)
+    dx = np.empty((depth, PIXELS), np.float32)
+    dy = np.empty((depth, PIXELS), np.float32)
+    x, y, light = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    red, green, blue = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    gx, gy, gz = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    brush, slope = np.empty((3, PIXELS), np.float32), np.empty((3, PIXELS), np.float32)
+    brush[0], brush[1:] = ONE, ZERO
+    plain = True
+    for tile in range(tile_begin, tile_end):
+        begin, end = start[tile], start[tile + 1]
+        if begin == end:
+            continue
+        top, left = (tile // across) * TILE, (tile % across) * TILE
+        for p in range(PIXELS):
+            x[p] = np.float32(left + p % TILE) + HALF
+            y[p] = np.float32(top + p // TILE) + HALF
+            light[p] = ONE
+            red[p] = green[p] = blue[p] = ZERO
+        deepest = end
+        for e in range(end - 1, begin - 1, -1):
+            i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
+            q = end - 1 - e if mode != FORWARD else 0
+            nearest(nodes, first[i], pairs[e, 1], pairs[e, 2], x, y, p0, p1, q, distance2, position, dx, dy)
+            segments = first[i + 1] - first[i] - 1
+            h = reveal[i] / np.float32(segments)
+            shape = brush_shapes[brush_of[i]]
+            if shape[1] * shape[2] > 1:
+                slopes_at(nodes, first[i], pairs[e, 1], pairs[e, 2], p0, p1, q, position, slope)
+                look_up_brush(brush_data, shape, rows[i], h, p0, p1, q, position, dx, dy, slope, brush)
+                plain = False
+            elif not plain:
+                brush[0], brush[1:] = ONE, ZERO
+                plain = True
+            lay_over(rows[i], h, p0, p1, q, inverse_width, distance2, position, brush, red, green, blue, light)
+            deepest = e
+            most = ZERO
+            for p in range(PIXELS):
+                most = max(most, light[p])
+            if most < SPENT:
+                break
+        high, wide = min(TILE, height - top), min(TILE, width - left)
+        for r in range(high):
+            for c in range(wide):
+                p = r * TILE + c
+                red[p] += light[p] * canvas[top + r, left + c, 0]
+                green[p] += light[p] * canvas[top + r, left + c, 1]
+                blue[p] += light[p] * canvas[top + r, left + c, 2]
+                picture[top + r, left + c, 0] = red[p]
+                picture[top + r, left + c, 1] = green[p]
+                picture[top + r, left + c, 2] = blue[p]
+        if mode == FORWARD:
+            continue
+        for p in range(PIXELS):
+            gx[p] = gy[p] = gz[p] = ZERO
+            light[p] = ONE
+        for r in range(high):
+            for c in range(wide):
+                p = r * TILE + c
+                gx[p] = target[top + r, left + c, 0]
+                gy[p] = target[top + r, left + c, 1]
+                gz[p] = target[top + r, left + c, 2]
+                if mode == SQUARED_ERROR:
+                    gx[p] = (red[p] - gx[p]) * weight[top + r, left + c]
+                    gy[p] = (green[p] - gy[p]) * weight[top + r, left + c]
+                    gz[p] = (blue[p] - gz[p]) * weight[top + r, left + c]
+        for e in range(end - 1, deepest - 1, -1):
+            i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
+            q = end - 1 - e
+            segments = first[i + 1] - first[i] - 1
+            h = reveal[i] / np.float32(segments)
+            slopes_at(nodes, first[i], pairs[e, 1], pairs[e, 2], p0, p1, q, position, slope)
+            shape = brush_shapes[brush_of[i]]
+            if shape[1] * shape[2] > 1:
+                look_up_brush(brush_data, shape, rows[i], h, p0, p1, q, position, dx, dy, slope, brush)
+                plain = False
+                stroke_gradient(
+                    True, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
+                    brush, red, green, blue, light, gx, gy, gz, gradients[e],
+                )  # fmt: skip
+            else:
+                stroke_gradient(
+                    False, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
+                    brush, red, green, blue, light, gx, gy, gz, gradients[e],
+                )  # fmt: skip
+
+
+@kernel
+def add_up(gradients, pairs, count):
+    """Sum the gradient rows of all tiles into one row [17] a stroke, in the pairs' order."""
+    total = np.zeros((count, COLUMNS + 1), np.float32)
+    for e in range(pairs.shape[0]):
+        for column in range(COLUMNS + 1):
+            total[pairs[e, 0], column] += gradients[e, column]
+    return total

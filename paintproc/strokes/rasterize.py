@@ -1,0 +1,205 @@
+"""`rasterize`: strokes to pixels, with gradients for everything but the order."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from paintproc.strokes import kernels
+from paintproc.strokes.brushes import ROUND
+from paintproc.strokes.values import Strokes
+
+SOFTNESS = 1.0
+"""Half the width of a stroke's soft edge, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class StrokeGradients:
+    """Derivatives of a loss by each array of `Strokes`, in canvas units and its shapes.
+
+    `removal` [N] is how much the squared error grows when the stroke is taken away: exact for
+    `squared_error_gradients`, since the picture is linear in each stroke's opacity.
+    """
+
+    points: np.ndarray
+    radius: np.ndarray
+    color: np.ndarray
+    alpha: np.ndarray
+    removal: np.ndarray
+
+
+def rasterize(
+    strokes: Strokes,
+    canvas: np.ndarray | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    reveal: np.ndarray | None = None,
+    softness: float = SOFTNESS,
+) -> np.ndarray:
+    """Draw `strokes` over `canvas`: float32 sRGB [height, width, 3] in [0, 1].
+
+    Without a canvas the strokes' own ground is used, `size` = (height, width) pixels.
+    `reveal` [N] in [0, 1] is the part of each stroke drawn so far, by its curve parameter; a
+    stroke at 0 is not drawn. `softness` is half the edge's width in pixels. Strokes are opaque
+    at most to 1 - 1/2048. ValueError where shapes do not fit.
+    """
+    canvas = _ground(strokes, canvas, size)
+    if reveal is not None:
+        reveal = np.ascontiguousarray(reveal, np.float32)
+        if reveal.shape != (len(strokes),):
+            raise ValueError(f"reveal has shape {reveal.shape}, expected {(len(strokes),)}")
+        begun = reveal > 0
+        strokes, reveal = strokes[begun], np.minimum(reveal[begun], np.float32(1))
+    rows = pack(strokes, max(canvas.shape[:2]))
+    return run(rows, Texture.of(strokes.brush, strokes.brushes), canvas, reveal=reveal, softness=softness)[0]
+
+
+def rasterize_gradients(
+    strokes: Strokes, canvas: np.ndarray, upstream: np.ndarray, *, softness: float = SOFTNESS
+) -> tuple[np.ndarray, StrokeGradients]:
+    """The picture, and the gradients of sum(picture * upstream); `upstream` [H, W, 3]."""
+    canvas = _ground(strokes, canvas, None)
+    rows = pack(strokes, max(canvas.shape[:2]))
+    picture, total = run(
+        rows, Texture.of(strokes.brush, strokes.brushes), canvas, target=upstream, mode=kernels.UPSTREAM, softness=softness
+    )
+    return picture, unpack_gradients(total, max(canvas.shape[:2]))
+
+
+def squared_error_gradients(
+    strokes: Strokes,
+    canvas: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None = None,
+    *,
+    softness: float = SOFTNESS,
+) -> tuple[np.ndarray, StrokeGradients]:
+    """The picture, and the gradients of 1/2 sum weight (picture - target)^2.
+
+    `target` [H, W, 3] in [0, 1], `weight` [H, W] (default 1). One pass, faster than
+    `rasterize` followed by `rasterize_gradients`.
+    """
+    canvas = _ground(strokes, canvas, None)
+    rows = pack(strokes, max(canvas.shape[:2]))
+    picture, total = run(
+        rows, Texture.of(strokes.brush, strokes.brushes), canvas, target=target, weight=weight,
+        mode=kernels.SQUARED_ERROR, softness=softness,
+    )  # fmt: skip
+    return picture, unpack_gradients(total, max(canvas.shape[:2]))
+
+
+@dataclass(frozen=True, eq=False)
+class Texture:
+    """The brushes of some strokes as the kernels read them: one flat array and its shapes."""
+
+    brush_of: np.ndarray
+    shapes: np.ndarray
+    data: np.ndarray
+
+    @classmethod
+    def of(cls, brush_of: np.ndarray, brushes: tuple[np.ndarray, ...] = (ROUND,)) -> "Texture":
+        sizes = np.cumsum([0, *(brush.size for brush in brushes)])
+        shapes = np.array([(at, *brush.shape) for at, brush in zip(sizes, brushes, strict=False)], np.int32)
+        return cls(brush_of, shapes, np.concatenate([brush.ravel() for brush in brushes]))
+
+
+def pack(strokes: Strokes, longer_side: int) -> np.ndarray:
+    """The kernels' rows [N, 16] in pixels; see `kernels`."""
+    count = len(strokes)
+    rows = np.empty((count, kernels.COLUMNS), np.float32)
+    rows[:, :6] = strokes.points.reshape(count, 6) * np.float32(longer_side)
+    rows[:, 6:8] = strokes.radius * np.float32(longer_side)
+    rows[:, 8:14] = strokes.color.reshape(count, 6)
+    rows[:, 14:] = strokes.alpha
+    return rows
+
+
+def unpack_gradients(total: np.ndarray, longer_side: int) -> StrokeGradients:
+    count = len(total)
+    return StrokeGradients(
+        points=total[:, :6].reshape(count, 3, 2) * np.float32(longer_side),
+        radius=total[:, 6:8] * np.float32(longer_side),
+        color=total[:, 8:14].reshape(count, 2, 3),
+        alpha=total[:, 14:16].copy(),
+        removal=total[:, 16].copy(),
+    )
+
+
+def run(
+    rows: np.ndarray,
+    texture: Texture,
+    canvas: np.ndarray,
+    *,
+    target: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    mode: int = kernels.FORWARD,
+    reveal: np.ndarray | None = None,
+    softness: float = SOFTNESS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture and the gradient rows [N, 17] of packed strokes: the inside of the op."""
+    height, width = canvas.shape[:2]
+    if mode != kernels.FORWARD and (target is None or target.shape != canvas.shape):
+        raise ValueError(f"expected a picture of shape {canvas.shape}, got {np.shape(target)}")
+    target = canvas if target is None else np.ascontiguousarray(target, np.float32)
+    weight = np.ones((height, width), np.float32) if weight is None else np.ascontiguousarray(weight, np.float32)
+    if weight.shape != (height, width):
+        raise ValueError(f"weight has shape {weight.shape}, expected {(height, width)}")
+    reveal = np.ones(len(rows), np.float32) if reveal is None else reveal
+    softness = np.float32(softness)
+    nodes, first = kernels.flatten(rows, reveal)
+    boxes = kernels.bounding_boxes(nodes, first, rows, softness)
+    start, pairs = kernels.sort_into_tiles(nodes, first, rows, boxes, softness, height, width)
+    picture = canvas.copy()
+    gradients = np.zeros((0 if mode == kernels.FORWARD else len(pairs), kernels.COLUMNS + 1), np.float32)
+
+    def draw(begin: int, end: int) -> None:
+        kernels.composite(
+            nodes, first, rows, reveal, texture.brush_of, texture.shapes, texture.data,
+            start, pairs, canvas, target, weight, softness, mode, begin, end, picture, gradients,
+        )  # fmt: skip
+
+    in_parallel(draw, start)
+    return picture, kernels.add_up(gradients, pairs[: len(gradients)], len(rows))
+
+
+def in_parallel(draw: Callable[[int, int], None], start: np.ndarray) -> None:
+    """Call `draw(begin, end)` over all tiles, in pieces with about as many pairs each."""
+    tiles, pairs = len(start) - 1, int(start[-1])
+    threads = thread_count()
+    if threads == 1 or pairs < 64:
+        draw(0, tiles)
+        return
+    cuts = np.searchsorted(start, np.linspace(0, pairs, 2 * threads + 1)[1:-1])
+    ends = [*np.unique(np.clip(cuts, 1, tiles)).tolist(), tiles]
+    pieces = list(zip([0, *ends[:-1]], ends, strict=True))
+    for job in [pool(os.getpid()).submit(draw, *piece) for piece in pieces]:
+        job.result()
+
+
+def thread_count() -> int:
+    """The processors this process may use, at most `PAINTPROC_THREADS`."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    named = os.environ.get("PAINTPROC_THREADS", "")
+    return max(1, min(available, int(named))) if named.isdigit() else available
+
+
+@cache
+def pool(process: int) -> ThreadPoolExecutor:
+    """The drawing threads of this process (a forked child starts its own)."""
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"rasterize-{process}")
+
+
+def _ground(strokes: Strokes, canvas: np.ndarray | None, size: tuple[int, int] | None) -> np.ndarray:
+    if canvas is None:
+        if size is None:
+            raise ValueError("rasterize needs a canvas or a size (height, width)")
+        return strokes.ground_canvas(*size)
+    canvas = np.ascontiguousarray(canvas, np.float32)
+    if canvas.ndim != 3 or canvas.shape[2] != 3 or canvas.size == 0:
+        raise ValueError(f"a canvas is [height, width, 3], got shape {canvas.shape}")
+    if size is not None and tuple(size) != canvas.shape[:2]:
+        raise ValueError(f"the canvas is {canvas.shape[:2]} pixels, but size says {size}")
+    return canvas
