@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin,
 
 from paintproc.errors import InputError, OutputError
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "GIF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 """What is read, judged by content."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 """What is looked for in folders."""
@@ -56,9 +56,9 @@ def load_picture(source: Path | bytes, name: str | None = None, max_side: int | 
             pixels, notes = _decode(data, name, max_side)
     except UnidentifiedImageError:
         raise InputError(f"{name} is not an image of a known kind (PNG, JPEG, WebP, TIFF, GIF, BMP).") from None
-    except InputError:
-        raise
-    except MemoryError:
+    except Image.DecompressionBombError as error:
+        raise _too_large(name, int("".join(filter(str.isdigit, str(error).split(" pixels")[0])))) from None
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         raise InputError(f"{name} is damaged: {str(error).rstrip('.') or type(error).__name__}.") from error
@@ -122,10 +122,7 @@ def _decode(data: bytes, name: str, max_side: int | None) -> tuple[np.ndarray, l
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > MAX_PIXELS:
-            raise InputError(
-                f"{name} has {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are read.",
-                "Shrink it first.",
-            )
+            raise _too_large(name, width * height)
         if opened.format == "TIFF" and _is_raw(opened):
             raise InputError(f"{name} is a camera's RAW file, which is not read.", "Convert it to PNG or JPEG first.")
         count = getattr(opened, "n_frames", 1)
@@ -148,6 +145,11 @@ def _shrunk(image: Image.Image, max_side: int | None) -> Image.Image:
     scale = max_side / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _too_large(name: str, pixels: int) -> InputError:
+    limit = MAX_PIXELS // 10**6
+    return InputError(f"{name} has {pixels // 10**6} million pixels; at most {limit} are read.", "Shrink it first.")
 
 
 def _is_raw(image: Image.Image) -> bool:
@@ -199,9 +201,9 @@ def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds:
     each = round(1000 * seconds / (len(frames) + 2))
     images = [Image.fromarray(frame) for frame in frames]
     if kind == "gif":
-        # one palette for all frames, from the finished canvas and the middle of the way
-        palette = Image.fromarray(np.concatenate([frames[-1], frames[len(frames) // 2]]))
-        palette = palette.quantize(256, Image.Quantize.MEDIANCUT)
+        # one palette for all frames, or flat areas would flicker
+        samples = [np.asarray(_shrunk(image, 128)) for image in images]
+        palette = Image.fromarray(np.concatenate(samples)).quantize(256, Image.Quantize.MEDIANCUT)
         images = [image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for image in images]
     duration = [each] * (len(images) - 1) + [3 * each]
     extra = {"quality": 85, "method": 4} if kind == "webp" else {}
@@ -215,9 +217,7 @@ def contact_sheet(frames: Sequence[np.ndarray], labels: Sequence[str], columns: 
     size = max(1, round(width * scale)), max(1, round(height * scale))
     cell, gap, line = max(size[0], 150), 12, 24
     rows = -(-len(frames) // columns)
-    page = Image.new(
-        "RGB", (columns * (cell + gap) + gap, rows * (size[1] + line + gap) + gap), (250, 249, 246)
-    )
+    page = Image.new("RGB", (columns * (cell + gap) + gap, rows * (size[1] + line + gap) + gap), (250, 249, 246))
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(size=13)
     for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):
@@ -251,7 +251,7 @@ def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, c
             for frame in _chain(first, stream):
                 if frame.shape[:2] != even:
                     frame = np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), "edge")
-                process.stdin.write(memoryview(np.ascontiguousarray(frame)).cast("B"))
+                process.stdin.write(frame.tobytes())
             process.stdin.close()
         except BrokenPipeError:
             pass

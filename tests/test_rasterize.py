@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paintproc.strokes.brushes import ROUND
 from paintproc.strokes.kernels import OPAQUE
 from paintproc.strokes.rasterize import rasterize, rasterize_gradients, squared_error_gradients
 from paintproc.strokes.reference import rasterize_slowly
@@ -14,7 +15,7 @@ BRISTLES = np.random.default_rng(5).random((4, 6)).astype(np.float32)
 WHITE, BLACK = np.ones(3, np.float32), np.zeros(3, np.float32)
 
 
-def random_strokes(count: int, seed: int = 0, size: float = 0.2, brushes=(np.ones((1, 1)),)) -> Strokes:
+def random_strokes(count: int, seed: int = 0, size: float = 0.2, brushes=(ROUND,)) -> Strokes:
     random = np.random.default_rng(seed)
     middle = random.uniform(0, 1, (count, 1, 2))
     return Strokes(
@@ -121,7 +122,7 @@ def test_a_stroke_larger_than_the_canvas_fills_it():
     size=st.sampled_from([0.0, 0.02, 0.3]), softness=st.sampled_from([0.5, 1.0, 3.0]),
 )  # fmt: skip
 def test_kernels_equal_the_reference(seed, count, height, width, size, softness):
-    strokes = random_strokes(count, seed, size, brushes=(np.ones((1, 1)), BRISTLES))
+    strokes = random_strokes(count, seed, size, brushes=(ROUND, BRISTLES))
     canvas = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
     reveal = np.random.default_rng(seed + 1).choice([0.0, 0.4, 1.0], count)
     fast = rasterize(strokes, canvas, reveal=reveal, softness=softness)
@@ -169,7 +170,7 @@ def smooth_upstream(shape: tuple[int, int], seed: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ["points", "radius", "color", "alpha"])
 @pytest.mark.parametrize("brush", ["round", "bristles"])
 def test_gradients_equal_finite_differences(name, brush):
-    brushes = (np.ones((1, 1)),) if brush == "round" else (BRISTLES,)
+    brushes = (ROUND,) if brush == "round" else (BRISTLES,)
     strokes = random_strokes(6, seed=11, size=0.15, brushes=brushes)
     canvas = np.random.default_rng(2).random((60, 52, 3)).astype(np.float32)
     upstream = smooth_upstream((60, 52), 3)

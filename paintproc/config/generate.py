@@ -1,7 +1,7 @@
 """Settings of `paintproc generate`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from paintproc.config.settings import check_choices, check_range
 from paintproc.errors import UsageError
@@ -14,7 +14,7 @@ class GenerateConfig:
     """How a picture is painted, and what is written. UsageError for impossible values."""
 
     size: Annotated[int, "Longer side of the canvas in pixels; a smaller picture is not enlarged."] = 512
-    strokes: Annotated[int | None, "Number of strokes [default: 2000 for 512 x 512, by the size]."] = None
+    strokes: Annotated[int | None, "Number of strokes; by default 2000 for 512 x 512 pixels, by its side."] = None
     num_frames: Annotated[int, "Key frames, the blank and the finished canvas included."] = 16
     fps: Annotated[int, "Frames per second of the video."] = 30
     duration: Annotated[float, "Seconds the video lasts; the last tenth holds the finished canvas."] = 10.0
@@ -26,9 +26,9 @@ class GenerateConfig:
         "sheet",
         "svg",
     )
-    finish: Annotated[
-        Literal["painted", "exact"], "End with the last painted canvas, or with the picture itself."
-    ] = "painted"
+    finish: Annotated[Literal["painted", "exact"], "End with the last painted canvas, or with the picture itself."] = (
+        "painted"
+    )
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -40,7 +40,7 @@ class GenerateConfig:
         check_range(self, "seed", 0, 2**63 - 1)
         if not self.format:
             raise UsageError("--format names nothing to write.", "Choose at least one of frames, mp4, sheet, svg.")
-        ordered = tuple(f for f in Format.__args__ if f in self.format)
+        ordered = tuple(f for f in get_args(Format) if f in self.format)
         object.__setattr__(self, "format", ordered)
 
     def stroke_count(self, height: int, width: int) -> int:

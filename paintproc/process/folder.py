@@ -61,9 +61,7 @@ def save_sequence(
             if "mp4" in config.format:
                 film = film_frames(sequence.strokes, sequence.frames[-1], config.fps, config.duration)
                 count = film_length(config.fps, config.duration)
-                save_video(
-                    scratch / "process.mp4", _reported(film, count, progress), count, config.fps, comment
-                )
+                save_video(scratch / "process.mp4", reported(film, count, progress), count, config.fps, comment)
         files = {p.relative_to(scratch).as_posix(): p for p in sorted(scratch.rglob("*")) if p.is_file()}
         record = {
             "format": FORMAT,
@@ -165,9 +163,7 @@ def _labels(sequence: PaintingSequence) -> list[str]:
     return [f"{time} · {stage}" for time, stage in zip(minutes, sequence.stages, strict=True)]
 
 
-def _reported(
-    frames: Iterable[np.ndarray], count: int, progress: Callable[[float], None]
-) -> Iterator[np.ndarray]:
+def reported(frames: Iterable[np.ndarray], count: int, progress: Callable[[float], None]) -> Iterator[np.ndarray]:
     for k, frame in enumerate(frames):
         yield frame
         progress((k + 1) / count)

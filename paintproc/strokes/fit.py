@@ -99,7 +99,11 @@ def fit(
     works = [level.steps * level.scale for level in levels]
     for k, level in enumerate(levels):
         before, here = sum(works[:k]) / sum(works), works[k] / sum(works)
-        painter.paint_level(k, level, int(births[k]), lambda done, b=before, h=here: progress(b + h * done))
+
+        def advance(done: float, before: float = before, here: float = here) -> None:
+            progress(before + here * done)
+
+        painter.paint_level(k, level, int(births[k]), advance)
     return painter.strokes(tuple(level.stage for level in levels))
 
 
@@ -204,7 +208,16 @@ class _Adam:
         self.square = np.concatenate([self.square[survivors], fresh])
         self.age = np.concatenate([self.age[survivors], np.zeros(births, np.int32)])
 
-    def step(self, rows, gradients, factor, rate, low, high) -> None:  # type: ignore[no-untyped-def]
+    def step(
+        self,
+        rows: np.ndarray,
+        gradients: np.ndarray,
+        factor: float,
+        rate: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+    ) -> None:
+        """Move `rows` in place; `factor` scales all steps."""
         self.age += 1
         correction = [(1 - moment ** self.age.astype(np.float32)).astype(np.float32) for moment in MOMENTS]
         scale = np.stack([np.float32(factor) / correction[0], 1 / correction[1]], 1)
@@ -212,7 +225,7 @@ class _Adam:
 
 
 @kernel
-def adam_step(rows, gradients, mean, square, scale, rate, low, high, moment1, moment2):
+def adam_step(rows, gradients, mean, square, scale, rate, low, high, moment1, moment2):  # type: ignore[no-untyped-def]
     one = np.float32(1)
     for i in range(rows.shape[0]):
         for j in range(rows.shape[1]):
@@ -236,7 +249,9 @@ def seed_strokes(
     height, width = small.shape[:2]
     ratio = np.array([target.shape[1] / width, target.shape[0] / height])
     size = length * width / target.shape[1]
-    density = blur(cv2.transform(np.abs(small - now), np.ones((1, 3), np.float32)), size / 2).astype(np.float64) ** 2 + 1e-12
+    density = (
+        blur(cv2.transform(np.abs(small - now), np.ones((1, 3), np.float32)), size / 2).astype(np.float64) ** 2 + 1e-12
+    )
     ladder = np.cumsum(density.ravel())
     drawn = np.searchsorted(ladder, random.random(count) * ladder[-1]).clip(0, ladder.size - 1)
     y, x = np.divmod(drawn[np.argsort(walk_order(drawn, height, width), kind="stable")], width)

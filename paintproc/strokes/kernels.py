@@ -63,7 +63,7 @@ def flatten(rows, reveal):
         bend_x = rows[i, 0] - TWO * rows[i, 2] + rows[i, 4]
         bend_y = rows[i, 1] - TWO * rows[i, 3] + rows[i, 5]
         bend = math.sqrt(bend_x * bend_x + bend_y * bend_y) * reveal[i] * reveal[i]
-        segments = int(math.ceil(math.sqrt(min(bend / np.float32(4 * TOLERANCE), FAR))))
+        segments = math.ceil(math.sqrt(min(bend / np.float32(4 * TOLERANCE), FAR)))
         first[i + 1] = first[i] + min(MAX_SEGMENTS, max(1, segments)) + 1
     nodes = np.empty((first[count], 2), np.float32)
     for i in range(count):

@@ -64,7 +64,12 @@ def rasterize_gradients(
     canvas = _ground(strokes, canvas, None)
     rows = pack(strokes, max(canvas.shape[:2]))
     picture, total = run(
-        rows, Texture.of(strokes.brush, strokes.brushes), canvas, target=upstream, mode=kernels.UPSTREAM, softness=softness
+        rows,
+        Texture.of(strokes.brush, strokes.brushes),
+        canvas,
+        target=upstream,
+        mode=kernels.UPSTREAM,
+        softness=softness,
     )
     return picture, unpack_gradients(total, max(canvas.shape[:2]))
 
@@ -142,23 +147,23 @@ def run(
     """The picture and the gradient rows [N, 17] of packed strokes: the inside of the op."""
     height, width = canvas.shape[:2]
     if mode != kernels.FORWARD and (target is None or target.shape != canvas.shape):
-        raise ValueError(f"expected a picture of shape {canvas.shape}, got {np.shape(target)}")
+        raise ValueError(f"expected a picture of shape {canvas.shape}, got {None if target is None else target.shape}")
     target = canvas if target is None else np.ascontiguousarray(target, np.float32)
     weight = np.ones((height, width), np.float32) if weight is None else np.ascontiguousarray(weight, np.float32)
     if weight.shape != (height, width):
         raise ValueError(f"weight has shape {weight.shape}, expected {(height, width)}")
     reveal = np.ones(len(rows), np.float32) if reveal is None else reveal
-    softness = np.float32(softness)
+    width_of_edge = np.float32(softness)
     nodes, first = kernels.flatten(rows, reveal)
-    boxes = kernels.bounding_boxes(nodes, first, rows, softness)
-    start, pairs = kernels.sort_into_tiles(nodes, first, rows, boxes, softness, height, width)
+    boxes = kernels.bounding_boxes(nodes, first, rows, width_of_edge)
+    start, pairs = kernels.sort_into_tiles(nodes, first, rows, boxes, width_of_edge, height, width)
     picture = canvas.copy()
     gradients = np.zeros((0 if mode == kernels.FORWARD else len(pairs), kernels.COLUMNS + 1), np.float32)
 
     def draw(begin: int, end: int) -> None:
         kernels.composite(
             nodes, first, rows, reveal, texture.brush_of, texture.shapes, texture.data,
-            start, pairs, canvas, target, weight, softness, mode, begin, end, picture, gradients,
+            start, pairs, canvas, target, weight, width_of_edge, mode, begin, end, picture, gradients,
         )  # fmt: skip
 
     in_parallel(draw, start)

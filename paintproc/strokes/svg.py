@@ -23,8 +23,7 @@ def strokes_to_svg(strokes: Strokes, longer_side: int, comment: str = "") -> str
     """
     height, width = strokes.canvas_size(longer_side)
     lines = [
-        '<svg xmlns="http://www.w3.org/2000/svg" '
-        f'width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         f"<desc>{_escape(comment)}</desc>",
     ]
     if strokes.ground.ndim == 1:

@@ -132,7 +132,7 @@ def concatenate(parts: Sequence[Strokes]) -> Strokes:
     for part in parts[1:]:
         if (part.stages, part.regions, len(part.brushes)) != (first.stages, first.regions, len(first.brushes)):
             raise ValueError("strokes with different stages, regions or brushes cannot be joined")
-    rows = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ROWS}
+    rows: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ROWS}
     return replace(first, **rows)
 
 

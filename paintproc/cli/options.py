@@ -1,0 +1,130 @@
+"""Options from settings, and what every command keeps: exit codes, signals, plain errors."""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import os
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paintproc import console
+from paintproc.config.settings import field_types, option, read_settings_file
+from paintproc.errors import Interrupted, PaintprocError
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output of ours.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings from a TOML file, or from a sequence.json.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of a path.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notices.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show a traceback with an error.")]
+
+
+def options_from(settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option per field of `settings`, and hand it the resolved object.
+
+    The command takes `settings` as its keyword `config` and has an option `config_file`. A value
+    comes from the option, its environment variable PAINTPROC_<COMMAND>_<OPTION>, the file, or
+    the field's default, in this order.
+    """
+    kinds = field_types(settings)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        name = command.__module__.rsplit(".", 1)[-1]
+
+        @functools.wraps(command)
+        def run(ctx: typer.Context, **values: Any) -> None:
+            with manners(values.get("verbose", False), values.get("quiet", False)):
+                file = values.pop("config_file", None)
+                chosen = read_settings_file(file, settings) if file else {}
+                for key in kinds:
+                    value = values.pop(key)
+                    source = ctx.get_parameter_source(key)
+                    if source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+                        chosen[key] = tuple(value) if isinstance(value, list) else value
+                command(config=settings(**chosen), **values)
+
+        context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "config"]
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [context, *own, *(_option(name, field, *kinds[field.name]) for field in dataclasses.fields(settings))]
+        )
+        run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str) -> inspect.Parameter:
+    """One setting as a Typer option."""
+    default, metavar = field.default, None
+    if typing.get_origin(kind) is tuple:
+        # Typer has no repeatable choices: the settings check the words themselves
+        metavar = "|".join(typing.get_args(typing.get_args(kind)[0]))
+        kind, default = list[str], list(field.default)  # type: ignore[arg-type]
+    info = typer.Option(
+        option(field.name),
+        help=text,
+        metavar=metavar,
+        envvar=f"PAINTPROC_{command}_{field.name}".upper(),
+        show_envvar=False,
+        show_default=default is not None,
+    )
+    annotation = Annotated[kind, info]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+@contextlib.contextmanager
+def manners(verbose: bool, quiet: bool) -> Iterator[None]:
+    """Turn whatever ends a command into one sentence on stderr and the promised exit code."""
+    console.set_quiet(quiet)
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
+    try:
+        yield
+        sys.stdout.flush()
+    except PaintprocError as error:
+        if verbose:
+            traceback.print_exc()
+        console.complain(f"paintproc: {error}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        console.complain("paintproc: stopped; nothing half-written is left.")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except MemoryError:
+        console.complain("paintproc: out of memory. A smaller --size or fewer --strokes need less.")
+        raise typer.Exit(5) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        console.complain(
+            f"paintproc: this is a bug: {type(error).__name__}: {error}. Please report it, with --verbose."
+        )
+        raise typer.Exit(1) from None
+
+
+def _stop(number: int, _: Any) -> None:
+    name = signal.Signals(number).name
+    raise Interrupted(f"Stopped by {name}; what was finished is kept.", "Run the same command again to go on.")
+
+
+def print_result(line: str) -> None:
+    """One line of data on stdout, at once."""
+    print(line, flush=True)

@@ -1,0 +1,52 @@
+"""`paintproc render`: strokes drawn again, at any size, or as a new video."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paintproc import console
+from paintproc.cli.options import Json, Overwrite, Quiet, Verbose, options_from, print_result
+from paintproc.config.render import RenderConfig
+from paintproc.errors import UsageError
+
+
+@options_from(RenderConfig)
+def command(
+    *,
+    config: RenderConfig,
+    strokes: Annotated[Path, typer.Argument(help="A strokes.safetensors file.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .png, .svg or .mp4 file to write.", show_default=False)
+    ],
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw strokes again: a larger picture, a drawing, a new video.
+
+    Example: paintproc render strokes.safetensors -o large.png --size 4096
+    """
+    kind = output.suffix.lower()
+    if kind not in (".png", ".svg", ".mp4"):
+        raise UsageError(f"{output} has no ending that says what to write.", "Use .png, .svg or .mp4.")
+    from paintproc.files import whole_file
+    from paintproc.process.render import render
+    from paintproc.strokes.compiling import announce_compilation
+    from paintproc.strokes.values import load_strokes
+
+    loaded = load_strokes(strokes)
+    announce_compilation(console.say)
+    with (
+        whole_file(output, replace=overwrite) as scratch,
+        console.progress_bar(f"drawing {output.name}") as progress,
+    ):
+        render(loaded, scratch, kind, config, progress)
+    if json:
+        import json as encoder
+
+        height, width = loaded.canvas_size(config.size)
+        print_result(encoder.dumps({"output": str(output), "height": height, "width": width, "strokes": len(loaded)}))
+    else:
+        print_result(str(output))
