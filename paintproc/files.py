@@ -65,7 +65,7 @@ def output_error(target: Path, error: OSError) -> OutputError:
     """The sentence for a write that failed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"The disk is full; {target} was not written.", "Free some space and run it again.")
-    if isinstance(error, FileExistsError):
+    if isinstance(error, FileExistsError) and target.exists():
         return OutputError(f"{target} exists already.", "Choose another --output, or pass --overwrite.")
     reason = (error.strerror or str(error)).lower()
     return OutputError(f"{target} cannot be written: {reason}.", "Choose another --output.")

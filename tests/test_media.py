@@ -232,7 +232,7 @@ def test_truncated_files_are_damaged(kind):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     whole = encoded(Image.fromarray(noise), kind)
     for part in (0.3, 0.6, 0.9):
-        with pytest.raises(InputError, match="damaged|not an image"):
+        with pytest.raises(InputError, match=r"damaged|not an image"):
             load(whole[: int(len(whole) * part)])
 
 

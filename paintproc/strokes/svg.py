@@ -1,7 +1,6 @@
 """Strokes as SVG: one path a stroke, in order, grouped by stage and region."""
 
 import base64
-from collections.abc import Iterator
 from itertools import groupby
 from xml.sax.saxutils import quoteattr
 
@@ -12,6 +11,8 @@ from paintproc.strokes.values import Strokes
 EQUAL_RADII = 0.1
 """Radii that agree within this part of the larger are drawn as a line of one width."""
 OUTLINE_NODES = 12
+STOPS = 7
+"""Gradient stops of a bent stroke; a straight one has two."""
 
 
 def strokes_to_svg(strokes: Strokes, longer_side: int, comment: str = "") -> str:
@@ -38,7 +39,7 @@ def strokes_to_svg(strokes: Strokes, longer_side: int, comment: str = "") -> str
             groups.append(f"<g class={quoteattr(strokes.regions[region])}>")
             for i in inner:
                 gradient, path = _stroke(strokes, i, longer_side)
-                gradients.extend(gradient)
+                gradients += gradient
                 groups.append(path)
             groups.append("</g>")
         groups.append("</g>")
@@ -46,17 +47,18 @@ def strokes_to_svg(strokes: Strokes, longer_side: int, comment: str = "") -> str
 
 
 def _stroke(strokes: Strokes, i: int, scale: int) -> tuple[list[str], str]:
+    """A stroke's gradient definition, if it needs one, and its path."""
     points, radius = strokes.points[i].astype(float) * scale, strokes.radius[i].astype(float) * scale
     color, alpha = strokes.color[i], strokes.alpha[i]
-    paint, opacity, gradient = f"{_color(color.mean(0))}", f"{alpha.mean():.3f}", []
-    span = float(np.linalg.norm(points[2] - points[0]))
-    changes = max(np.abs(color[0] - color[1]).max() * 255, abs(alpha[0] - alpha[1]) * 255) >= 1
-    if changes and span > 0.5:
-        gradient, paint, opacity = list(_gradient(i, points, color, alpha)), f"url(#p{i})", "1"
+    if np.ptp(points, axis=0).max() < 0.01:
+        # a dot is all start: the nearest point of its curve has t = 0 everywhere
+        radius, color, alpha = radius[[0, 0]], color[[0, 0]], alpha[[0, 0]]
+        points = points[0] + np.array([(0, 0), (0.005, 0), (0.01, 0)])
+    paint, opacity, gradient = _color(color[0]), f"{alpha[0]:.3f}", []
+    if max(np.abs(color[0] - color[1]).max(), abs(alpha[0] - alpha[1])) * 255 >= 1:
+        gradient, paint, opacity = [_gradient(i, points, color, alpha)], f"url(#p{i})", "1"
     if abs(radius[0] - radius[1]) <= EQUAL_RADII * radius.max():
         path = "M{:.2f} {:.2f}Q{:.2f} {:.2f} {:.2f} {:.2f}".format(*points.ravel())
-        if np.ptp(points, axis=0).max() < 0.01:
-            path += "h.01"
         return gradient, (
             f'<path d="{path}" fill="none" stroke="{paint}" stroke-opacity="{opacity}" '
             f'stroke-width="{2 * radius.mean():.2f}" stroke-linecap="round" stroke-linejoin="round"/>'
@@ -64,13 +66,31 @@ def _stroke(strokes: Strokes, i: int, scale: int) -> tuple[list[str], str]:
     return gradient, f'<path d="{_outline(points, radius)}" fill="{paint}" fill-opacity="{opacity}"/>'
 
 
-def _gradient(i: int, points: np.ndarray, color: np.ndarray, alpha: np.ndarray) -> Iterator[str]:
-    (x0, y0), (x1, y1) = points[0], points[2]
-    yield (
+def _gradient(i: int, points: np.ndarray, color: np.ndarray, alpha: np.ndarray) -> str:
+    """Start to end as a linear gradient along the chord.
+
+    On a bent stroke the parameter does not grow evenly along the chord: each stop has the mean
+    parameter of the curve near it.
+    """
+    t = np.linspace(0, 1, 17)
+    nodes = np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], 1) @ points
+    chord = points[2] - points[0]
+    along = chord / max(float(np.linalg.norm(chord)), 1e-9)
+    place = (nodes - points[0]) @ along
+    low, high = float(place.min()), float(place.max())
+    bent = np.linalg.norm(points[0] - 2 * points[1] + points[2]) > 2
+    offsets = np.linspace(0, 1, STOPS if bent and high - low > 0.5 else 2)
+    weights = np.exp(-((((place - low) / max(high - low, 1e-9))[None] - offsets[:, None]) ** 2) / 0.12**2)
+    parameter = (weights @ t) / weights.sum(1) if len(offsets) > 2 else offsets
+    (x0, y0), (x1, y1) = points[0] + low * along, points[0] + high * along
+    stops = "".join(
+        f'<stop offset="{offset:.3g}" stop-color="{_color((1 - v) * color[0] + v * color[1])}" '
+        f'stop-opacity="{(1 - v) * alpha[0] + v * alpha[1]:.3f}"/>'
+        for offset, v in zip(offsets, parameter, strict=True)
+    )
+    return (
         f'<linearGradient id="p{i}" gradientUnits="userSpaceOnUse" '
-        f'x1="{x0:.2f}" y1="{y0:.2f}" x2="{x1:.2f}" y2="{y1:.2f}">'
-        f'<stop stop-color="{_color(color[0])}" stop-opacity="{alpha[0]:.3f}"/>'
-        f'<stop offset="1" stop-color="{_color(color[1])}" stop-opacity="{alpha[1]:.3f}"/></linearGradient>'
+        f'x1="{x0:.2f}" y1="{y0:.2f}" x2="{x1:.2f}" y2="{y1:.2f}">{stops}</linearGradient>'
     )
 
 

@@ -1,0 +1,283 @@
+"""`paintproc generate` as people use it, and misuse it."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import COMMAND
+from PIL import Image
+
+from paintproc.media import count_frames
+from paintproc.strokes.values import load_strokes
+
+QUICK = ("--strokes", 30, "--num-frames", 4, "--fps", 10, "--duration", 1)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [p.name for p in folder.rglob("*") if "paintproc-part" in p.name]
+
+
+def test_one_picture(paintproc, small_file, painting):
+    done = paintproc("generate", "--image", small_file, *QUICK)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "small-process\n", "")
+    folder = small_file.parent / "small-process"
+    assert sorted(tree(folder)) == [
+        "frames/000.png", "frames/001.png", "frames/002.png", "frames/003.png",
+        "process.mp4", "sequence.json", "sheet.png", "strokes.safetensors", "strokes.svg",
+    ]  # fmt: skip
+    record = json.loads((folder / "sequence.json").read_text())
+    assert [frame["progress"] for frame in record["frames"]] == pytest.approx([0, 1 / 3, 2 / 3, 1], abs=1e-6)
+    assert [frame["seconds"] for frame in record["frames"]] == [0, 1200, 2400, 3600]
+    assert record["frames"][0]["stage"] == "ground"
+    assert record["provenance"] == "synthetic process, not a recording"
+    assert record["settings"]["strokes"] == record["strokes"] == 30
+    blank, *_, last = [np.array(Image.open(folder / frame["file"])) for frame in record["frames"]]
+    assert (blank == blank[0, 0]).all()
+    error = np.mean((last / 255.0 - painting / 255.0) ** 2)
+    assert record["painted_end"]["mse"] == pytest.approx(error)
+    assert record["painted_end"]["psnr"] == pytest.approx(-10 * np.log10(error))
+    assert count_frames(folder / "process.mp4") == 10
+    assert len(load_strokes(folder / "strokes.safetensors")) == 30
+    with Image.open(folder / "frames/001.png") as image:
+        assert "not a recording" in image.text["Comment"]
+    assert b"not a recording" in (folder / "process.mp4").read_bytes()
+
+
+def test_the_same_command_gives_the_same_bytes(paintproc, small_file):
+    for name, environment in (("a", {"TZ": "UTC"}), ("b", {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"})):
+        variables = os.environ | environment | {"PAINTPROC_THREADS": "1" if name == "a" else "2"}
+        assert paintproc("generate", "-i", small_file, *QUICK, "-o", name, env=variables).returncode == 0
+    assert tree(small_file.parent / "a") == tree(small_file.parent / "b")
+
+
+def test_a_finished_output_is_kept_another_refused_and_replaced_on_demand(paintproc, small_file):
+    first = paintproc("generate", "-i", small_file, *QUICK)
+    folder = small_file.parent / "small-process"
+    before = tree(folder)
+    again = paintproc("generate", "-i", small_file, *QUICK)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    assert "complete already" in again.stderr
+    other = paintproc("generate", "-i", small_file, *QUICK, "--seed", 5)
+    assert other.returncode == 7
+    assert "settings.seed is 0, not 5" in other.stderr
+    assert tree(folder) == before
+    (folder / "sheet.png").unlink()
+    assert paintproc("generate", "-i", small_file, *QUICK).returncode == 0
+    assert tree(folder) == before
+    assert paintproc("generate", "-i", small_file, *QUICK, "--seed", 5, "--overwrite").returncode == 0
+    assert tree(folder)["strokes.safetensors"] != before["strokes.safetensors"]
+    assert not leftovers(small_file.parent)
+
+
+def test_what_is_not_ours_is_never_touched(paintproc, small_file):
+    folder = small_file.parent / "precious"
+    folder.mkdir()
+    (folder / "diary.txt").write_text("mine")
+    for extra in ((), ("--overwrite",)):
+        done = paintproc("generate", "-i", small_file, *QUICK, "-o", folder, *extra)
+        assert done.returncode == 7
+        assert done.stderr.count("\n") == 1
+    assert tree(folder) == {"diary.txt": b"mine"}
+    assert paintproc("generate", "-i", small_file, *QUICK).returncode == 0
+    (small_file.parent / "small-process" / "notes.txt").write_text("mine")
+    done = paintproc("generate", "-i", small_file, *QUICK, "--overwrite")
+    assert done.returncode == 7
+    assert "notes.txt" in done.stderr
+
+
+def test_formats_and_finish(paintproc, small_file, painting):
+    formats = [word for kind in ("gif", "webp", "frames") for word in ("--format", kind)]
+    done = paintproc("generate", "-i", small_file, *QUICK, *formats, "--finish", "exact", "--json")
+    folder = small_file.parent / "small-process"
+    assert {"process.gif", "process.webp"} < set(tree(folder))
+    assert "process.mp4" not in tree(folder)
+    assert np.array_equal(np.array(Image.open(folder / "frames/003.png")), painting)
+    line = json.loads(done.stdout)
+    record = json.loads((folder / "sequence.json").read_text())
+    assert line.keys() == {"output", "frames", "strokes", "psnr", "seconds"}
+    assert line["psnr"] == record["painted_end"]["psnr"] < 60
+    assert record["frames"][-1]["caption"] == "finished: the picture itself"
+
+
+def test_standard_input_and_lists(paintproc, small_file):
+    with small_file.open("rb") as stream:
+        done = paintproc("generate", "--image", "-", *QUICK, stdin=stream)
+    assert (done.returncode, done.stdout) == (0, "stdin-process\n")
+    listing = f"{small_file}\0".encode()
+    done = paintproc("generate", "--images-from", "-", "--null", *QUICK, "-o", "many", input=listing.decode())
+    assert (done.returncode, done.stdout) == (0, "many/small-process\n")
+
+
+def test_a_begun_canvas(paintproc, small_file, painting):
+    begun = painting.copy()
+    begun[:, 30:] = 250
+    Image.fromarray(begun).save(small_file.parent / "half.png")
+    done = paintproc("generate", "-i", small_file, *QUICK, "--canvas", "half.png")
+    assert done.returncode == 0, done.stderr
+    first = np.array(Image.open(small_file.parent / "small-process/frames/000.png"))
+    assert np.array_equal(first, begun)
+    Image.new("RGB", (10, 90)).save(small_file.parent / "tall.png")
+    done = paintproc("generate", "-i", small_file, *QUICK, "--canvas", "tall.png", "-o", "x")
+    assert done.returncode == 3
+    assert "another shape" in done.stderr
+
+
+def test_a_batch_loses_only_its_bad_items(paintproc, tmp_path, painting):
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("one.png", "two.png", "deep/one.png"):
+        Image.fromarray(painting).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    done = paintproc("generate", "-i", folder, folder / "deep" / "one.png", *QUICK, "-o", "out")
+    assert done.returncode == 6
+    assert len(done.stdout.splitlines()) == 3
+    outputs = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert len(outputs) == 4
+    assert "two-process" in outputs
+    failure = json.loads((tmp_path / "out" / "failures.jsonl").read_text())
+    assert failure["input"].endswith("broken.jpg")
+    assert failure["exit_code"] == 3
+
+
+@pytest.mark.parametrize("name", ["a b", "line\nbreak", "emoji 🎨", "-dash", "quote'\"", "percent%s", "x" * 200])
+def test_names(paintproc, tmp_path, painting, name):
+    path = tmp_path / f"{name}.png"
+    Image.fromarray(painting).save(path)
+    done = paintproc("generate", "--strokes", 5, "--format", "sheet", "--image", path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f"{name}-process" / "sheet.png").exists()
+    again = paintproc("generate", "--strokes", 6, "--format", "sheet", "--image", path)
+    assert again.returncode == 7
+    assert again.stderr.count("\n") == 1
+
+
+def test_settings_from_everywhere(paintproc, small_file):
+    (small_file.parent / "mine.toml").write_text('strokes = 11\nnum-frames = 3\nformat = ["sheet"]\nseed = 1\n')
+    environment = os.environ | {"PAINTPROC_GENERATE_SEED": "2"}
+    done = paintproc("generate", "-i", small_file, "--config", "mine.toml", "--num-frames", 5, env=environment)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((small_file.parent / "small-process" / "sequence.json").read_text())
+    found = {name: record["settings"][name] for name in ("strokes", "num_frames", "format", "seed", "fps")}
+    assert found == {"strokes": 11, "num_frames": 5, "format": ["sheet"], "seed": 2, "fps": 30}
+    repeated = paintproc("generate", "-i", small_file, "--config", "small-process/sequence.json", "-o", "again")
+    assert repeated.returncode == 0, repeated.stderr
+    assert tree(small_file.parent / "again") == tree(small_file.parent / "small-process")
+
+
+BAD = {
+    "no input": ((), 2, "--image"),
+    "missing": (("-i", "nowhere.jpg"), 3, "does not exist"),
+    "empty": (("-i", "empty.png"), 3, "empty"),
+    "text": (("-i", "text.png"), 3, "not an image"),
+    "empty folder": (("-i", "hollow"), 3, "without images"),
+    "missing list": (("--images-from", "nowhere.txt"), 3, "list"),
+    "bad size": (("-i", "small.png", "--size", "0"), 2, "--size"),
+    "bad format": (("-i", "small.png", "--format", "mov"), 2, "mp4"),
+    "bad plan": (("-i", "small.png", "--plan", "wild"), 2, "coarse-to-fine"),
+    "bad option": (("-i", "small.png", "--colour"), 2, "--colour"),
+    "one frame": (("-i", "small.png", "--num-frames", "1"), 2, "--num-frames"),
+    "unknown setting": (("-i", "small.png", "--config", "typo.toml"), 2, "did you mean `strokes`"),
+    "wrong type": (("-i", "small.png", "--config", "type.toml"), 2, "wrong type"),
+    "broken settings": (("-i", "small.png", "--config", "text.png"), 3, "not a settings file"),
+    "canvas of a batch": (("-i", "small.png", "-i", "small.png", "--canvas", "small.png"), 2, "--canvas"),
+    "output below a file": (("-i", "small.png", "-o", "text.png/x"), 7, "cannot be written"),
+    "output where nobody writes": (("-i", "small.png", "-o", "/proc/x"), 7, "cannot be written"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(paintproc, small_file, case):
+    folder = small_file.parent
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("no picture [at all")
+    (folder / "hollow").mkdir()
+    (folder / "typo.toml").write_text("stroke = 5\n")
+    (folder / "type.toml").write_text('strokes = "many"\n')
+    before = sorted(folder.rglob("*"))
+    arguments, code, words = BAD[case]
+    done = paintproc("generate", *arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system can be mounted by root only")
+def test_a_full_disk(paintproc, small_file):
+    disk = small_file.parent / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mount is not allowed here: {mounted.stderr.decode().strip()}")
+    try:
+        done = paintproc("generate", "-i", small_file, "--strokes", 300, "-o", disk / "out")
+        assert done.returncode == 7, done.stderr
+        assert "disk" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize("delay", [0.9, 1.6, 2.4])
+def test_signals_leave_nothing_half_written(tmp_path, number, code, delay):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    arguments = ["generate", "-i", "noise.png", "--strokes", "8000", "--duration", "60"]
+    process = subprocess.Popen(
+        [COMMAND, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    time.sleep(delay)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert [p.name for p in tmp_path.iterdir()] == ["noise.png"]
+
+
+def test_a_closed_pipe_is_no_error(small_file):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [COMMAND, "generate", "-i", small_file, *map(str, QUICK)], stdout=writer, stderr=subprocess.PIPE,
+        cwd=small_file.parent,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_dry_run_does_nothing(paintproc, small_file):
+    done = paintproc("generate", "-i", small_file, "--dry-run")
+    assert done.returncode == 0
+    assert "small-process" in done.stderr
+    assert not (small_file.parent / "small-process").exists()
+
+
+def test_render(paintproc, small_file):
+    paintproc("generate", "-i", small_file, *QUICK)
+    strokes = "small-process/strokes.safetensors"
+    for name in ("big.png", "big.svg", "big.mp4"):
+        done = paintproc("render", strokes, "-o", name, "--size", 201, "--duration", 1)
+        assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+    big = Image.open(small_file.parent / "big.png")
+    assert max(big.size) == 201
+    last = Image.open(small_file.parent / "small-process/frames/003.png")
+    error = np.asarray(big.resize(last.size, Image.Resampling.BOX), float) - np.asarray(last, float)
+    assert np.abs(error).mean() < 8
+    assert count_frames(small_file.parent / "big.mp4") == 30
+    assert paintproc("render", strokes, "-o", "big.png").returncode == 7
+    assert paintproc("render", strokes, "-o", "big.png", "--overwrite").returncode == 0
+    assert paintproc("render", strokes, "-o", "big.tiff").returncode == 2
+    assert paintproc("render", small_file, "-o", "b.png").returncode == 3
+    assert not leftovers(small_file.parent)
