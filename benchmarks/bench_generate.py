@@ -1,6 +1,6 @@
 """Wall seconds and memory of `paintproc generate` as a whole process tree.
 
-    PAINTPROC_PAINTINGS=... python benchmarks/bench_generate.py
+PAINTPROC_PAINTINGS=... python benchmarks/bench_generate.py
 """
 
 import os

@@ -1,6 +1,6 @@
 """Seconds until `--help` is there, and until the package is imported.
 
-    python benchmarks/bench_startup.py
+python benchmarks/bench_startup.py
 """
 
 import subprocess

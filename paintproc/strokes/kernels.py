@@ -43,7 +43,6 @@ ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32
 FAR, TINY = np.float32(1e9), np.float32(1e-12)
 POINT = np.float32(1e-6)
 """A segment with a squared length below this, in square pixels, is a point without direction."""
-REACH = np.float32(TILE * math.sqrt(0.5))
 
 FORWARD, SQUARED_ERROR, UPSTREAM = 0, 1, 2
 """What `composite` does: only the picture; with the gradient of 1/2 sum w (picture - image)^2;
@@ -79,18 +78,35 @@ def flatten(rows, reveal):
 
 
 @inlined
-def segments_near(nodes, begin, end, reach, x, y):
-    """The range of segments, counted from `begin`, that come within `reach` of (x, y)."""
+def meet_tile(nodes, begin, end, radius0, radius_step, softness, left, top):
+    """Which segments of a polyline, counted from `begin`, can color the tile at (left, top),
+    and between which heights: low, high, highest, lowest. None if high <= low.
+
+    `radius0` is the first node's radius, `radius_step` what each node adds.
+    """
     low, high = end, begin
+    highest, lowest = FAR, -FAR
+    size = np.float32(TILE)
     for j in range(begin, end - 1):
-        ax, ay = nodes[j, 0], nodes[j, 1]
-        bx, by = nodes[j + 1, 0] - ax, nodes[j + 1, 1] - ay
-        s = min(ONE, max(ZERO, ((x - ax) * bx + (y - ay) * by) / (bx * bx + by * by + TINY)))
-        dx, dy = x - ax - s * bx, y - ay - s * by
-        if dx * dx + dy * dy < reach * reach:
-            low = min(low, j)
-            high = j + 1
-    return low - begin, high - begin
+        r0 = radius0 + radius_step * np.float32(j - begin)
+        reach = max(r0, r0 + radius_step) + softness
+        ax, ay, ex, ey = nodes[j, 0], nodes[j, 1], nodes[j + 1, 0], nodes[j + 1, 1]
+        upper, lower = min(ay, ey) - reach, max(ay, ey) + reach
+        west, east = left - reach, left + size + reach
+        if upper > top + size or lower < top or min(ax, ex) > east or max(ax, ex) < west:
+            continue
+        if min(ax, ex) < west or max(ax, ex) > east:
+            inverse = ONE / (ex - ax)
+            t0, t1 = (west - ax) * inverse, (east - ax) * inverse
+            y0 = ay + max(ZERO, min(t0, t1)) * (ey - ay)
+            y1 = ay + min(ONE, max(t0, t1)) * (ey - ay)
+            upper, lower = min(y0, y1) - reach, max(y0, y1) + reach
+            if upper > top + size or lower < top:
+                continue
+        highest, lowest = min(highest, upper), max(lowest, lower)
+        low = min(low, j)
+        high = j + 1
+    return low - begin, high - begin, highest, lowest
 
 
 @kernel
@@ -121,46 +137,52 @@ def tile_range(low, high, tiles):
 
 
 @kernel
-def sort_into_tiles(nodes, first, rows, boxes, softness, height, width):
-    """Which strokes touch which tile: `start` [tiles + 1] into `pairs` [P, 5].
+def find_pairs(nodes, first, rows, reveal, boxes, softness, height, width, begin, end):
+    """Which of the strokes `begin` to `end` touch which tile: rows [P, 6] of
 
-    A pair is a stroke, the range of its segments and the range of the tile's pixels that
-    count. Within a tile the pairs are in painting order.
+    tile, stroke, first and last segment that count, first and last pixel that count.
     """
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    start = np.zeros(across * down + 1, np.int32)
-    found = np.empty((max(1024, 8 * rows.shape[0]), 4), np.int32)
+    found = np.empty((max(1024, 12 * (end - begin)), 6), np.int32)
     count = 0
-    for i in range(rows.shape[0]):
-        reach = max(rows[i, 6], rows[i, 7]) + softness + REACH
-        left, right = tile_range(boxes[i, 0], boxes[i, 1], across)
-        top, bottom = tile_range(boxes[i, 2], boxes[i, 3], down)
-        for ty in range(top, bottom + 1):
-            for tx in range(left, right + 1):
-                x, y = np.float32(tx * TILE + TILE // 2), np.float32(ty * TILE + TILE // 2)
-                low, high = segments_near(nodes, first[i], first[i + 1], reach, x, y)
+    for i in range(begin, end):
+        radius_step = (rows[i, 7] - rows[i, 6]) * reveal[i] / np.float32(first[i + 1] - first[i] - 1)
+        tx0, tx1 = tile_range(boxes[i, 0], boxes[i, 1], across)
+        ty0, ty1 = tile_range(boxes[i, 2], boxes[i, 3], down)
+        for ty in range(ty0, ty1 + 1):
+            for tx in range(tx0, tx1 + 1):
+                left, top = np.float32(tx * TILE), np.float32(ty * TILE)
+                low, high, highest, lowest = meet_tile(
+                    nodes, first[i], first[i + 1], rows[i, 6], radius_step, softness, left, top
+                )
                 if high <= low:
                     continue
                 if count == found.shape[0]:
-                    larger = np.empty((2 * count, 4), np.int32)
+                    larger = np.empty((2 * count, 6), np.int32)
                     larger[:count] = found
                     found = larger
-                tile = ty * across + tx
-                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = tile, i, low, high
+                found[count, 0], found[count, 1], found[count, 2], found[count, 3] = ty * across + tx, i, low, high
+                found[count, 4] = TILE * int(min(np.float32(TILE), max(ZERO, highest - top - HALF)))
+                found[count, 5] = TILE * int(min(np.float32(TILE), max(ZERO, lowest - top + HALF + ONE)))
                 count += 1
-                start[tile + 1] += 1
-    for tile in range(across * down):
+    return found[:count]
+
+
+@kernel
+def sort_by_tile(found, tiles):
+    """The pairs of each tile, in painting order: `start` [tiles + 1] into `pairs` [P, 5]."""
+    start = np.zeros(tiles + 1, np.int32)
+    for k in range(found.shape[0]):
+        start[found[k, 0] + 1] += 1
+    for tile in range(tiles):
         start[tile + 1] += start[tile]
     fill = start[:-1].copy()
-    pairs = np.empty((count, 5), np.int32)
-    for k in range(count):
-        tile, i = found[k, 0], found[k, 1]
-        place = fill[tile]
-        fill[tile] += 1
-        y = np.float32((tile // across) * TILE)
-        pairs[place, 0], pairs[place, 1], pairs[place, 2] = i, found[k, 2], found[k, 3]
-        pairs[place, 3] = TILE * int(min(np.float32(TILE), max(ZERO, boxes[i, 2] - y - HALF)))
-        pairs[place, 4] = TILE * int(min(np.float32(TILE), max(ZERO, boxes[i, 3] - y + HALF + ONE)))
+    pairs = np.empty((found.shape[0], 5), np.int32)
+    for k in range(found.shape[0]):
+        place = fill[found[k, 0]]
+        fill[found[k, 0]] += 1
+        for column in range(5):
+            pairs[place, column] = found[k, column + 1]
     return start, pairs
 
 
@@ -329,7 +351,7 @@ def stroke_gradient(
         gr += by_radius
         gr_t += by_radius * t
         by_t = m0 * e0 + m1 * e1 + m2 * e2 + by_alpha * da + by_radius * dr + by_brush_t
-        s = place - math.ceil(place) + ONE if place > ZERO else ZERO
+        s = place - np.ceil(place) + ONE if place > ZERO else ZERO
         by_s = by_t * h if s > ZERO and s < ONE else ZERO
         unit = by_distance / max(d, TINY)
         wx = -dx[q, p] * unit - by_s * sx + lx
@@ -360,8 +382,8 @@ def composite(
 ):  # fmt: skip
     """Draw tiles `tile_begin` to `tile_end` into `picture`; fill their rows of `gradients`.
 
-    `target` [H, W, 3] is the picture to come near (SQUARED_ERROR, with `weight` [H, W]) or the
-    derivative by the picture (UPSTREAM). Tiles without a pair are left as they are.
+    `target` [H, W, 3] is the picture to come near (SQUARED_ERROR, with `weight` [H, W] or none,
+    of size 0) or the derivative by the picture (UPSTREAM).
     """
     height, width = canvas.shape[0], canvas.shape[1]
     across = (width + TILE - 1) // TILE
@@ -382,9 +404,11 @@ def composite(
     plain = True
     for tile in range(tile_begin, tile_end):
         begin, end = start[tile], start[tile + 1]
-        if begin == end:
-            continue
         top, left = (tile // across) * TILE, (tile % across) * TILE
+        high, wide = min(TILE, height - top), min(TILE, width - left)
+        if begin == end:
+            picture[top : top + high, left : left + wide] = canvas[top : top + high, left : left + wide]
+            continue
         for p in range(PIXELS):
             x[p] = np.float32(left + p % TILE) + HALF
             y[p] = np.float32(top + p // TILE) + HALF
@@ -412,7 +436,6 @@ def composite(
                 most = max(most, light[p])
             if most < SPENT:
                 break
-        high, wide = min(TILE, height - top), min(TILE, width - left)
         for r in range(high):
             for c in range(wide):
                 p = r * TILE + c
@@ -434,9 +457,11 @@ def composite(
                 gy[p] = target[top + r, left + c, 1]
                 gz[p] = target[top + r, left + c, 2]
                 if mode == SQUARED_ERROR:
-                    gx[p] = (red[p] - gx[p]) * weight[top + r, left + c]
-                    gy[p] = (green[p] - gy[p]) * weight[top + r, left + c]
-                    gz[p] = (blue[p] - gz[p]) * weight[top + r, left + c]
+                    gx[p], gy[p], gz[p] = red[p] - gx[p], green[p] - gy[p], blue[p] - gz[p]
+                    if weight.size > 0:
+                        gx[p] *= weight[top + r, left + c]
+                        gy[p] *= weight[top + r, left + c]
+                        gz[p] *= weight[top + r, left + c]
         for e in range(end - 1, deepest - 1, -1):
             i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
             q = end - 1 - e

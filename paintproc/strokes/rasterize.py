@@ -5,12 +5,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
 from paintproc.strokes import kernels
 from paintproc.strokes.brushes import ROUND
 from paintproc.strokes.values import Strokes
+
+Result = TypeVar("Result")
 
 SOFTNESS = 1.0
 """Half the width of a stroke's soft edge, in pixels."""
@@ -149,39 +152,56 @@ def run(
     if mode != kernels.FORWARD and (target is None or target.shape != canvas.shape):
         raise ValueError(f"expected a picture of shape {canvas.shape}, got {None if target is None else target.shape}")
     target = canvas if target is None else np.ascontiguousarray(target, np.float32)
-    weight = np.ones((height, width), np.float32) if weight is None else np.ascontiguousarray(weight, np.float32)
-    if weight.shape != (height, width):
+    weight = np.zeros((0, 0), np.float32) if weight is None else np.ascontiguousarray(weight, np.float32)
+    if weight.size and weight.shape != (height, width):
         raise ValueError(f"weight has shape {weight.shape}, expected {(height, width)}")
     reveal = np.ones(len(rows), np.float32) if reveal is None else reveal
-    width_of_edge = np.float32(softness)
+    edge = np.float32(softness)
     nodes, first = kernels.flatten(rows, reveal)
-    boxes = kernels.bounding_boxes(nodes, first, rows, width_of_edge)
-    start, pairs = kernels.sort_into_tiles(nodes, first, rows, boxes, width_of_edge, height, width)
-    picture = canvas.copy()
+    boxes = kernels.bounding_boxes(nodes, first, rows, edge)
+
+    def find(begin: int, end: int) -> np.ndarray:
+        return kernels.find_pairs(nodes, first, rows, reveal, boxes, edge, height, width, begin, end)
+
+    spans = boxes[:, 1::2] - boxes[:, ::2] + np.float32(kernels.TILE)
+    ladder = np.concatenate([[0.0], np.cumsum(np.minimum(spans[:, 0] * spans[:, 1], height * width))])
+    found = np.concatenate(in_parallel(find, cuts(ladder, 1 << 20)))
+    tiles = -(-height // kernels.TILE) * -(-width // kernels.TILE)
+    start, pairs = kernels.sort_by_tile(found, tiles)
+    picture = np.empty_like(canvas)
     gradients = np.zeros((0 if mode == kernels.FORWARD else len(pairs), kernels.COLUMNS + 1), np.float32)
 
     def draw(begin: int, end: int) -> None:
         kernels.composite(
-            nodes, first, rows, reveal, texture.brush_of, texture.shapes, texture.data,
-            start, pairs, canvas, target, weight, width_of_edge, mode, begin, end, picture, gradients,
+            nodes, first, rows, reveal, texture.brush_of, texture.shapes, texture.data, start, pairs,
+            canvas, target, weight, edge, mode, begin, end, picture, gradients,
         )  # fmt: skip
 
-    in_parallel(draw, start)
+    in_parallel(draw, cuts(start, 64))
     return picture, kernels.add_up(gradients, pairs[: len(gradients)], len(rows))
 
 
-def in_parallel(draw: Callable[[int, int], None], start: np.ndarray) -> None:
-    """Call `draw(begin, end)` over all tiles, in pieces with about as many pairs each."""
-    tiles, pairs = len(start) - 1, int(start[-1])
-    threads = thread_count()
-    if threads == 1 or pairs < 64:
-        draw(0, tiles)
-        return
-    cuts = np.searchsorted(start, np.linspace(0, pairs, 2 * threads + 1)[1:-1])
-    ends = [*np.unique(np.clip(cuts, 1, tiles)).tolist(), tiles]
-    pieces = list(zip([0, *ends[:-1]], ends, strict=True))
-    for job in [pool(os.getpid()).submit(draw, *piece) for piece in pieces]:
-        job.result()
+def cuts(ladder: np.ndarray, least: int) -> list[int]:
+    """Where to cut a row of items into pieces of about as much work, for the threads.
+
+    `ladder` [n + 1] is the work before each item; no more pieces are made than `least` of it each
+    allows.
+    """
+    items, work = len(ladder) - 1, float(ladder[-1])
+    pieces = min(3 * thread_count(), int(work / least)) if thread_count() > 1 else 1
+    if pieces < 2 or items < 2:
+        return [0, items]
+    inner = np.searchsorted(ladder, np.linspace(0, work, pieces + 1)[1:-1])
+    return [0, *np.unique(np.clip(inner, 1, items - 1)).tolist(), items]
+
+
+def in_parallel(work: Callable[[int, int], Result], places: list[int]) -> list[Result]:
+    """`work(begin, end)` for every piece between `places`, in the drawing threads."""
+    pieces = list(zip(places[:-1], places[1:], strict=True))
+    if len(pieces) == 1:
+        return [work(*pieces[0])]
+    jobs = [pool(os.getpid()).submit(work, *piece) for piece in pieces]
+    return [job.result() for job in jobs]
 
 
 def thread_count() -> int:
