@@ -210,8 +210,11 @@ def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds:
     images[0].save(path, kind.upper(), save_all=True, append_images=images[1:], duration=duration, loop=0, **extra)
 
 
-def contact_sheet(frames: Sequence[np.ndarray], labels: Sequence[str], columns: int = 4) -> np.ndarray:
-    """All frames on one page, uint8 [H, W, 3], each with its label below it."""
+def contact_sheet(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
+    """All frames on one page, uint8 [H, W, 3], each with its label below it: up to eight in one
+    row, more in rows of four.
+    """
+    columns = len(frames) if len(frames) <= 8 else 4
     height, width = frames[0].shape[:2]
     scale = min(1.0, 320 / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -8,7 +8,7 @@ prefix of the painting stays a believable canvas.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,7 +27,8 @@ class Level:
     share: float
     """Part of all strokes."""
     length: float
-    """Typical half length of a stroke, in canvas units; its radius is about half of it."""
+    """Typical half length of a stroke in canvas units, up to `LENGTH_COUNT` strokes in all; its
+    radius is about half of it."""
     scale: float
     """Resolution of the optimisation, relative to the target's."""
     steps: int
@@ -40,6 +41,8 @@ LEVELS = (
     Level("detail", share=0.60, length=0.012, scale=1, steps=80),
 )
 
+LENGTH_COUNT = 500
+"""With more strokes than this they become shorter and thinner, by the fourth root."""
 REBIRTHS = (0.2, 0.4, 0.6)
 """When strokes are born again, as parts of a level's steps."""
 REBORN = 0.2
@@ -96,6 +99,8 @@ def fit(
     painter = _Painter(target, ground, random)
     shares = np.cumsum([0.0, *(level.share for level in levels)])
     births = np.diff(np.rint(shares / shares[-1] * count).astype(int))
+    shorter = min(1.0, (LENGTH_COUNT / max(count, 1)) ** 0.25)
+    levels = [replace(level, length=level.length * shorter) for level in levels]
     works = [level.steps * level.scale for level in levels]
     for k, level in enumerate(levels):
         before, here = sum(works[:k]) / sum(works), works[k] / sum(works)

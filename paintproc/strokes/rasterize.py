@@ -1,5 +1,6 @@
 """`rasterize`: strokes to pixels, with gradients for everything but the order."""
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -197,7 +198,7 @@ def cuts(ladder: np.ndarray, least: int) -> list[int]:
 
 def in_parallel(work: Callable[[int, int], Result], places: list[int]) -> list[Result]:
     """`work(begin, end)` for every piece between `places`, in the drawing threads."""
-    pieces = list(zip(places[:-1], places[1:], strict=True))
+    pieces = list(itertools.pairwise(places))
     if len(pieces) == 1:
         return [work(*pieces[0])]
     jobs = [pool(os.getpid()).submit(work, *piece) for piece in pieces]

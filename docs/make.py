@@ -1,0 +1,181 @@
+"""Make anew what is generated: commands.md, python.md, benchmarks.md and the pictures.
+
+    python docs/make.py [--check]
+
+With --check nothing is written; exit 1 if a page is not what it would become.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+COMMAND = Path(sys.executable).with_name("paintproc")
+
+
+def commands() -> str:
+    """Every command's --help."""
+    parts = ["# Commands\n\nMade by `make docs` from `--help`.\n"]
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    for words in ([], ["generate"], ["render"]):
+        done = subprocess.run([COMMAND, *words, "--help"], capture_output=True, text=True, check=True, env=environment)
+        text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        parts.append(f"## {' '.join(['paintproc', *words])}\n\n```text\n{text}\n```\n")
+    parts.append(EXIT_CODES)
+    return "\n".join(parts)
+
+
+EXIT_CODES = """## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | done, also when standard output was closed early |
+| 1 | a bug of ours |
+| 2 | usage: impossible settings |
+| 3 | the one input is missing, damaged or of a wrong kind |
+| 4 | weights or an extra are missing |
+| 5 | no such device, or out of memory |
+| 6 | some of several items failed; the rest is written, and `failures.jsonl` lists them |
+| 7 | the output cannot be written: it exists, is read-only, or the disk is full |
+| 75 | stopped by SIGTERM or SIGUSR1; run the same command again to go on |
+| 130 | Ctrl-C |
+
+A setting comes from its option, else from its environment variable (`PAINTPROC_GENERATE_SIZE` for `--size` of
+`generate`), else from the file named by `--config`, else from its default.
+"""
+
+
+def benchmarks() -> str:
+    """The committed results as tables."""
+    parts = ["# Benchmarks\n\nMade by `make docs` from `benchmarks/results/`.\n"]
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        data = json.loads(path.read_text())
+        facts, results = data["machine"], data["results"]
+        name = path.stem.split("--")[0]
+        parts.append(f"## {TITLES[name]}\n")
+        parts.append(f"`benchmarks/bench_{name}.py` on {facts['cpu']}, {facts['cores']} cores, "
+                     f"{facts['memory_gib']} GiB, Python {facts['python']}.\n")  # fmt: skip
+        parts.append(TABLES[name](results))
+    return "\n".join(parts)
+
+
+def python() -> str:
+    """The public names with their signatures and docstrings."""
+    import inspect
+
+    import paintproc
+
+    parts = ["# Python\n\nMade by `make docs` from the docstrings. Everything is imported from `paintproc`.\n"]
+    for name in sorted(paintproc.__all__, key=str.lower):
+        thing = getattr(paintproc, name)
+        if name.startswith("__"):
+            continue
+        signature = f"({', '.join(inspect.signature(thing).parameters)})" if inspect.isfunction(thing) else ""
+        parts.append(f"## {name}{signature}\n\n```text\n{inspect.getdoc(thing)}\n```\n")
+    return "\n".join(parts)
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def fit_table(results: dict) -> str:
+    rows = []
+    for count, row in results["by_strokes"].items():
+        own, other = row["ours"], row.get("yardstick", dict.fromkeys(("psnr", "ssim", "seconds"), ""))
+        rows.append([count, own["psnr"], other["psnr"], own["ssim"], other["ssim"], own["seconds"], other["seconds"]])
+    head = ["strokes", "PSNR dB", "prototype", "SSIM", "prototype", "seconds", "prototype"]
+    text = f"Means over {results['pictures']} pictures of 512 pixels, compilation not counted.\n\n" + table(head, rows)
+    famous = results.get("famous_1000_strokes")
+    if famous:
+        text += (
+            f"\n{famous['pictures']} famous paintings at 1,000 strokes: {famous['psnr']} dB "
+            f"({famous['psnr_min']} to {famous['psnr_max']}), SSIM {famous['ssim']}, {famous['seconds']} s.\n"
+        )
+    return text
+
+
+def rasterize_table(results: list) -> str:
+    head = ["canvas", "strokes", "forward ms", "with gradients ms", "prototype ms", "reference forward ms"]
+    rows = [
+        [
+            " x ".join(map(str, row["canvas"])),
+            row["strokes"],
+            row["forward_ms"],
+            row["forward_and_backward_ms"],
+            row["yardstick_forward_and_backward_ms"] or "",
+            row.get("reference_forward_ms", ""),
+        ]
+        for row in results
+    ]
+    return table(head, rows)
+
+
+def startup_table(results: dict) -> str:
+    return table(["command", "median s"], [[f"`{name}`", row["median"]] for name, row in results.items()])
+
+
+def generate_table(results: dict) -> str:
+    rows = []
+    for name, row in results.items():
+        if isinstance(row, dict):
+            rows.append([name, row.get("seconds_median_of_5", row["seconds"]), row["peak_mib"]])
+    return table(["`paintproc generate`", "wall s", "peak MiB of the process tree"], rows)
+
+
+TITLES = {
+    "fit": "Quality and seconds of fitting",
+    "rasterize": "Rasterizer",
+    "startup": "Start",
+    "generate": "The whole command",
+}
+TABLES = {
+    "fit": fit_table,
+    "rasterize": rasterize_table,
+    "startup": startup_table,
+    "generate": generate_table,
+}
+
+
+def pictures() -> None:
+    """The README's strip and the gallery's sheets, as paintproc makes them."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in sorted((ROOT / "examples").glob("*.jpg")):
+            for frames, name in ((8, "strip"), (12, path.stem)):
+                if name == "strip" and path.stem != "wheat-field":
+                    continue
+                folder = Path(scratch, f"{path.stem}-{frames}")
+                arguments = ["--num-frames", str(frames), "--format", "sheet", "-o", str(folder)]
+                subprocess.run(
+                    [COMMAND, "generate", "-q", "--image", path, *arguments], check=True, stdout=subprocess.DEVNULL
+                )
+                sheet = Image.open(folder / "sheet.png")
+                sheet.thumbnail((1600, 1600), Image.Resampling.LANCZOS)
+                sheet.save(DOCS / "images" / f"{name}.jpg", quality=84, optimize=True)
+
+
+PAGES = {"commands.md": commands, "python.md": python, "benchmarks.md": benchmarks}
+
+
+def main() -> int:
+    stale = [name for name, make in PAGES.items() if (DOCS / name).read_text() != make()] if CHECK else []
+    for name in stale:
+        print(f"docs/{name} is not current; run `make docs`")
+    if not CHECK:
+        for name, make in PAGES.items():
+            (DOCS / name).write_text(make())
+        pictures()
+    return bool(stale)
+
+
+CHECK = "--check" in sys.argv
+
+if __name__ == "__main__":
+    sys.exit(main())
