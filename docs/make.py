@@ -45,7 +45,8 @@ EXIT_CODES = """## Exit codes
 | 130 | Ctrl-C |
 
 A setting comes from its option, else from its environment variable (`PAINTPROC_GENERATE_SIZE` for `--size` of
-`generate`), else from the file named by `--config`, else from its default.
+`generate`), else from the file named by `--config`, else from its default. `PAINTPROC_THREADS` limits the threads that
+draw; the bytes do not depend on it.
 """
 
 

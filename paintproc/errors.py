@@ -6,8 +6,9 @@ PaintprocError
 ├── MissingError    4   an extra or pretrained weights are not installed
 ├── DeviceError     5   no such device, or out of memory
 ├── PartialError    6   some items of several failed; the rest is written
-├── OutputError     7   the output exists, is read-only, or the disk is full
-└── Interrupted    75   SIGTERM or SIGUSR1; running again goes on
+└── OutputError     7   the output exists, is read-only, or the disk is full
+
+Interrupted        75   SIGTERM, SIGUSR1 or SIGHUP; running again goes on
 """
 
 
@@ -52,5 +53,7 @@ class OutputError(PaintprocError):
     exit_code = 7
 
 
-class Interrupted(PaintprocError):
+class Interrupted(BaseException):
+    """A signal; like KeyboardInterrupt no `except Exception` holds it up."""
+
     exit_code = 75

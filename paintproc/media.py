@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +36,15 @@ class Picture:
     """What was decided on the way, in sentences."""
 
 
-def load_picture(source: Path | bytes, name: str | None = None, max_side: int | None = None) -> Picture:
+def load_picture(source: str | Path | bytes, name: str | None = None, max_side: int | None = None) -> Picture:
     """Read an image file (or its bytes) into sRGB.
 
     Turned upright by EXIF, color profile converted to sRGB, transparency laid over white, 16-bit
     scaled to 8; of several frames or pages the first is taken, and noted. With `max_side` the
     longer side is shrunk to it (Lanczos). InputError, in one sentence, for anything else.
     """
-    name = name or (str(source) if isinstance(source, Path) else "standard input")
-    data = _read(source, name) if isinstance(source, Path) else source
+    name = name or ("standard input" if isinstance(source, bytes) else str(source))
+    data = source if isinstance(source, bytes) else _read(Path(source), name)
     if not data:
         raise InputError(f"{name} is empty.")
     refused = _refused_kind(data)
@@ -65,6 +65,11 @@ def load_picture(source: Path | bytes, name: str | None = None, max_side: int | 
     return Picture(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
+def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
+    """The same picture with its longer side at most `max_side`."""
+    return replace(picture, pixels=np.array(_shrunk(Image.fromarray(picture.pixels), max_side)))
+
+
 def picture_from_pixels(pixels: np.ndarray, max_side: int | None = None) -> Picture:
     """The same value from uint8 sRGB [H, W, 3]; InputError for any other array."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
@@ -75,15 +80,16 @@ def picture_from_pixels(pixels: np.ndarray, max_side: int | None = None) -> Pict
 
 def _read(path: Path, name: str) -> bytes:
     try:
+        path.stat()
         if path.is_dir():
             raise InputError(f"{name} is a folder, not an image.")
-        if not path.exists():
-            raise InputError(f"{name} does not exist.")
         if not path.is_file():
             raise InputError(f"{name} is not a regular file.", "Pipe it in with --image - instead.")
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{name} is larger than 1 GiB.")
         return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{name} does not exist.") from None
     except OSError as error:
         raise InputError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}.") from error
 
@@ -147,6 +153,14 @@ def _shrunk(image: Image.Image, max_side: int | None) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
+def _eight_bit(values: np.ndarray) -> np.ndarray:
+    """16-bit values as 8-bit ones, rounded, by strips: the picture may be large."""
+    result = np.empty(values.shape, np.uint8)
+    for y in range(0, len(values), 256):
+        result[y : y + 256] = np.clip(np.rint(values[y : y + 256] / np.float32(257)), 0, 255)
+    return result
+
+
 def _too_large(name: str, pixels: int) -> InputError:
     limit = MAX_PIXELS // 10**6
     return InputError(f"{name} has {pixels // 10**6} million pixels; at most {limit} are read.", "Shrink it first.")
@@ -162,8 +176,7 @@ def _to_srgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     """8-bit sRGB without alpha."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64)
-        image = Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
+        image = Image.fromarray(_eight_bit(np.asarray(image)))
     elif image.mode == "F":
         raise InputError(f"{name} is a floating-point image, which is not read.", "Convert it to 8 or 16 bit first.")
     alpha = None
@@ -196,8 +209,8 @@ def save_png(path: Path, pixels: np.ndarray, text: dict[str, str]) -> None:
     Image.fromarray(pixels).save(path, "PNG", pnginfo=chunks, compress_level=4)
 
 
-def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds: float) -> None:
-    """Write a looping `gif` or `webp` of equal frames; the last one stays three times as long."""
+def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds: float, comment: str) -> None:
+    """Write a looping `gif` or `webp`; the last frame stays three times as long."""
     each = round(1000 * seconds / (len(frames) + 2))
     images = [Image.fromarray(frame) for frame in frames]
     if kind == "gif":
@@ -206,7 +219,9 @@ def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds:
         palette = Image.fromarray(np.concatenate(samples)).quantize(256, Image.Quantize.MEDIANCUT)
         images = [image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for image in images]
     duration = [each] * (len(images) - 1) + [3 * each]
-    extra = {"quality": 85, "method": 4} if kind == "webp" else {}
+    exif = Image.Exif()
+    exif[0x010E] = comment  # ImageDescription
+    extra = {"quality": 85, "method": 4, "exif": exif} if kind == "webp" else {"comment": comment.encode()}
     images[0].save(path, kind.upper(), save_all=True, append_images=images[1:], duration=duration, loop=0, **extra)
 
 

@@ -45,8 +45,9 @@ class PaintingSequence:
         if progress.min() < 0 or progress.max() > 1 or (np.diff(progress) < 0).any():
             raise ValueError("progress runs forward within [0, 1]")
         first = self.frames[0]
-        if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
-            raise ValueError(f"frames are uint8 [height, width, 3], got {first.dtype} {first.shape}")
+        for frame in self.frames:
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first.shape:
+                raise ValueError(f"frames are uint8 [height, width, 3] of one size, got {frame.dtype} {frame.shape}")
         if self.target is not None and self.target.shape != first.shape:
             raise ValueError(f"the target is {self.target.shape}, the frames are {first.shape}")
 

@@ -22,6 +22,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels() -> None:
+    """The kernels are compiled before any command of a test says that it does so."""
+    from paintproc.strokes.fit import fit
+
+    fit(np.zeros((8, 8, 3), np.float32), 2)
+
+
 @pytest.fixture
 def painting() -> np.ndarray:
     """An example at 64 x 48 pixels or so, uint8."""
@@ -50,7 +58,7 @@ def paintproc(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def paintings() -> Path:
-    """A folder of famous paintings, named by PAINTPROC_PAINTINGS."""
+    """A folder with `famous/` and `bench8/`, named by PAINTPROC_PAINTINGS."""
     folder = os.environ.get("PAINTPROC_PAINTINGS")
     if not folder or not Path(folder).is_dir():
         pytest.skip("PAINTPROC_PAINTINGS does not name a folder of paintings")

@@ -43,10 +43,10 @@ def test_the_readmes_python_runs(tmp_path):
 def test_every_command_and_public_name_is_documented():
     import paintproc
 
-    text = "".join(page.read_text() for page in PAGES) + paintproc.__doc__
+    text = "".join(page.read_text() for page in PAGES)
     assert all(f"paintproc {command}" in text for command in ("generate", "render"))
-    missing = [name for name in paintproc.__all__ if name not in text and not name.startswith("__")]
-    assert not missing
+    undocumented = [name for name in paintproc.__all__ if not getattr(paintproc, name).__doc__]
+    assert not undocumented
 
 
 def test_the_design_names_the_rooms_on_disk():

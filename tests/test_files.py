@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from paintproc.errors import OutputError
-from paintproc.files import whole_file, whole_folder
+from paintproc.errors import Interrupted, OutputError
+from paintproc.files import remove_dead_scratch, whole_file, whole_folder
 
 
 def names(folder):
@@ -38,7 +38,7 @@ def test_a_full_folder_is_not_replaced_unless_told(tmp_path):
     with pytest.raises(OutputError, match="exists already"), whole_folder(tmp_path / "a") as scratch:
         (scratch / "y").write_text("2")
     assert names(tmp_path) == ["a", "a/x"]
-    with whole_folder(tmp_path / "a", replace=True) as scratch:
+    with whole_folder(tmp_path / "a", replace=lambda: None) as scratch:
         (scratch / "y").write_text("2")
     assert names(tmp_path) == ["a", "a/y"]
 
@@ -46,7 +46,7 @@ def test_a_full_folder_is_not_replaced_unless_told(tmp_path):
 def test_the_old_folder_stays_when_replacing_fails(tmp_path):
     with whole_folder(tmp_path / "a") as scratch:
         (scratch / "x").write_text("1")
-    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "a", replace=True) as scratch:
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "a", replace=lambda: None) as scratch:
         (scratch / "y").write_text(str(1 / 0))
     assert names(tmp_path) == ["a", "a/x"]
 
@@ -77,31 +77,69 @@ with whole_folder(pathlib.Path(sys.argv[1])) as scratch:
 """
 
 
-def kill_while_writing(tmp_path, where: str) -> list[int]:
-    """File counts of the folder after kills at different moments; 0 where it is not there."""
-    counts = []
-    for moment in range(8):
-        target = tmp_path / f"{moment}"
-        process = subprocess.Popen([sys.executable, "-c", WRITER.format(where=where), target])
-        time.sleep(0.08 + 0.012 * moment)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        counts.append(len(list(target.iterdir())) if target.exists() else 0)
-    return counts
+def kill_at(target, count: int, code: str) -> None:
+    """Kill the writer once it has written `count` files, wherever it writes them."""
+    process = subprocess.Popen([sys.executable, "-c", code, target])
+    while sum(len(list(folder.iterdir())) for folder in target.parent.iterdir() if folder.is_dir()) < count:
+        time.sleep(0.0005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
-def test_a_kill_never_shows_half_a_folder(tmp_path):
-    assert set(kill_while_writing(tmp_path, "scratch")) <= {0, 200}
+@pytest.mark.parametrize("count", [1, 50, 120])
+def test_a_kill_never_shows_half_a_folder(tmp_path, count):
+    kill_at(tmp_path / "a", count, WRITER.format(where="scratch"))
+    assert not (tmp_path / "a").exists()
+    assert names(tmp_path)
+    with whole_folder(tmp_path / "a") as scratch:
+        (scratch / "x").touch()
+    assert names(tmp_path) == ["a", "a/x"]
 
 
 def test_the_kill_test_catches_a_writer_that_writes_in_place(tmp_path):
-    in_place = "pathlib.Path(sys.argv[1], '').__class__(sys.argv[1])"
     broken = WRITER.replace("with whole_folder(pathlib.Path(sys.argv[1])) as scratch:", "if True:")
-    target = tmp_path / "broken"
-    target.mkdir()
-    process = subprocess.Popen([sys.executable, "-c", broken.format(where=in_place), target])
-    while not any(target.iterdir()):
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 0 < len(list(target.iterdir())) < 200
+    (tmp_path / "a").mkdir()
+    kill_at(tmp_path / "a", 50, broken.format(where="pathlib.Path(sys.argv[1])"))
+    assert 0 < len(list((tmp_path / "a").iterdir())) < 200
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_replacing_is_undone_when_it_is_interrupted(tmp_path, monkeypatch, at_once):
+    import ctypes
+    from pathlib import Path
+
+    with whole_folder(tmp_path / "a") as scratch:
+        (scratch / "old").touch()
+    if at_once:
+        with whole_folder(tmp_path / "a", replace=lambda: None) as scratch:
+            (scratch / "new").touch()
+        assert names(tmp_path) == ["a", "a/new"]
+        return
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: None)
+    rename, calls = Path.rename, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "a", replace=lambda: None) as scratch:
+        (scratch / "new").touch()
+    assert names(tmp_path) == ["a", "a/old"]
+
+
+def test_only_dead_processes_scratch_is_removed(tmp_path):
+    with whole_folder(tmp_path / "a") as scratch:
+        alive = scratch.with_name(scratch.name.replace(str(os.getpid()), "1"))
+        alive.mkdir()
+        (scratch / "x").touch()
+    with whole_folder(tmp_path / "b") as scratch:
+        (scratch / "x").touch()
+    remove_dead_scratch(tmp_path / "a")
+    assert alive.exists()
+
+
+def test_signals_are_no_ordinary_exceptions():
+    assert not issubclass(Interrupted, Exception)

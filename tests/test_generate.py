@@ -94,6 +94,44 @@ def test_what_is_not_ours_is_never_touched(paintproc, small_file):
     assert "notes.txt" in done.stderr
 
 
+def test_a_changed_file_is_not_thrown_away(paintproc, small_file):
+    assert paintproc("generate", "-i", small_file, *QUICK).returncode == 0
+    drawing = small_file.parent / "small-process" / "strokes.svg"
+    drawing.write_text(drawing.read_text() + "<!-- mine -->")
+    done = paintproc("generate", "-i", small_file, *QUICK)
+    assert done.returncode == 7
+    assert "strokes.svg was changed" in done.stderr
+    assert drawing.read_text().endswith("<!-- mine -->")
+    assert paintproc("generate", "-i", small_file, *QUICK, "--overwrite").returncode == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_appears_while_painting_is_not_lost(tmp_path, small_file, own):
+    """A diary, or the result of another process with another seed."""
+    command = [COMMAND, "generate", "-i", small_file, "--strokes", "300", "--duration", "40", "-o", "late"]
+    slow = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not leftovers(tmp_path):
+        time.sleep(0.01)
+    if own:
+        quick = [COMMAND, "generate", "-i", small_file, *map(str, QUICK), "-o", "late", "--seed", "1"]
+        subprocess.run(quick, cwd=tmp_path, check=True)
+    else:
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "diary.txt").write_text("mine")
+    kept = tree(tmp_path / "late")
+    _, errors = slow.communicate(timeout=60)
+    assert slow.returncode == 7, errors
+    assert tree(tmp_path / "late") == kept
+    assert not leftovers(tmp_path)
+
+
+def test_two_processes_on_one_output_agree(tmp_path, small_file):
+    command = [COMMAND, "generate", "-i", small_file, *map(str, QUICK), "-o", "same"]
+    both = [subprocess.Popen(command, cwd=tmp_path) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert not leftovers(tmp_path)
+
+
 def test_formats_and_finish(paintproc, small_file, painting):
     formats = [word for kind in ("gif", "webp", "frames") for word in ("--format", kind)]
     done = paintproc("generate", "-i", small_file, *QUICK, *formats, "--finish", "exact", "--json")
@@ -148,6 +186,19 @@ def test_a_batch_loses_only_its_bad_items(paintproc, tmp_path, painting):
     assert failure["exit_code"] == 3
 
 
+def test_a_list_of_failures_is_kept_true(paintproc, tmp_path, small_file):
+    log = tmp_path / "failures.jsonl"
+    log.write_text("my own log\n")
+    done = paintproc("generate", "-i", small_file, "nowhere.png", *QUICK)
+    assert (done.returncode, log.read_text()) == (7, "my own log\n")
+    log.unlink()
+    assert paintproc("generate", "-i", small_file, "nowhere.png", *QUICK).returncode == 6
+    assert json.loads(log.read_text())["input"] == "nowhere.png"
+    (tmp_path / "nowhere.png").write_bytes(small_file.read_bytes())
+    assert paintproc("generate", "-i", small_file, "nowhere.png", *QUICK).returncode == 0
+    assert not log.exists()
+
+
 @pytest.mark.parametrize("name", ["a b", "line\nbreak", "emoji 🎨", "-dash", "quote'\"", "percent%s", "x" * 200])
 def test_names(paintproc, tmp_path, painting, name):
     path = tmp_path / f"{name}.png"
@@ -190,6 +241,12 @@ BAD = {
     "broken settings": (("-i", "small.png", "--config", "text.png"), 3, "not a settings file"),
     "canvas of a batch": (("-i", "small.png", "-i", "small.png", "--canvas", "small.png"), 2, "--canvas"),
     "output below a file": (("-i", "small.png", "-o", "text.png/x"), 7, "cannot be written"),
+    "empty name": (("-i", ""), 2, "--image is empty"),
+    "current folder": (("-i", "small.png", "-o", "."), 7, "not a sequence folder"),
+    "long name": (("-i", "x" * 300), 3, "too long"),
+    "long output": (("-i", "small.png", "-o", "x" * 300), 7, "too long"),
+    "stdin twice": (("-i", "-", "--canvas", "-"), 2, "once only"),
+    "settings that are a list": (("-i", "small.png", "--config", "list.json"), 3, "not a settings file"),
     "output where nobody writes": (("-i", "small.png", "-o", "/proc/x"), 7, "cannot be written"),
 }
 
@@ -202,12 +259,14 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(paintproc, small_file, c
     (folder / "hollow").mkdir()
     (folder / "typo.toml").write_text("stroke = 5\n")
     (folder / "type.toml").write_text('strokes = "many"\n')
+    (folder / "list.json").write_text('{"settings": [1]}')
     before = sorted(folder.rglob("*"))
     arguments, code, words = BAD[case]
     done = paintproc("generate", *arguments)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "bug" not in done.stderr
     assert done.stdout == ""
     assert sorted(folder.rglob("*")) == before
 
@@ -229,8 +288,10 @@ def test_a_full_disk(paintproc, small_file):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
-@pytest.mark.parametrize("delay", [0.9, 1.6, 2.4])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)]
+)
+@pytest.mark.parametrize("delay", [0.7, 1.9])
 def test_signals_leave_nothing_half_written(tmp_path, number, code, delay):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
@@ -257,6 +318,40 @@ def test_a_closed_pipe_is_no_error(small_file):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_standard_streams_that_are_closed_or_full(small_file, tmp_path):
+    words = f"{COMMAND} generate -i {small_file} {' '.join(map(str, QUICK))}"
+    for shell, code in ((">&-", 0), ("2>&-", 0), ("-o full > /dev/full", 7)):
+        done = subprocess.run(f"{words} {shell}", shell=True, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, (shell, done.stderr)
+        assert "bug" not in done.stderr
+    assert subprocess.run(f"{COMMAND} generate -i - <&-", shell=True, cwd=tmp_path).returncode == 3
+    strange = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(strange, "wb") as file:  # noqa: PTH123
+        file.write(small_file.read_bytes())
+    done = subprocess.run([COMMAND, "generate", "-i", strange, *map(str, QUICK)], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9-process\n")
+
+
+def test_unfinished_work_of_a_killed_process_is_removed(paintproc, tmp_path, small_file):
+    command = [COMMAND, "generate", "-i", small_file, "--duration", "60", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    while not leftovers(tmp_path):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert leftovers(tmp_path)
+    assert paintproc("generate", "-i", small_file, *QUICK, "-o", "out").returncode == 0
+    assert not leftovers(tmp_path)
+
+
+def test_an_output_behind_a_link(paintproc, tmp_path, small_file):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert paintproc("generate", "-i", small_file, *QUICK, "-o", "link").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "sequence.json").exists()
+
+
 def test_a_dry_run_does_nothing(paintproc, small_file):
     done = paintproc("generate", "-i", small_file, "--dry-run")
     assert done.returncode == 0
@@ -276,8 +371,11 @@ def test_render(paintproc, small_file):
     error = np.asarray(big.resize(last.size, Image.Resampling.BOX), float) - np.asarray(last, float)
     assert np.abs(error).mean() < 8
     assert count_frames(small_file.parent / "big.mp4") == 30
+    again = paintproc("render", strokes, "-o", "big.png", "--size", 201)
+    assert (again.returncode, again.stderr) == (0, "big.png is complete already.\n")
     assert paintproc("render", strokes, "-o", "big.png").returncode == 7
     assert paintproc("render", strokes, "-o", "big.png", "--overwrite").returncode == 0
+    assert paintproc("render", strokes, "-o", small_file, "--overwrite").returncode == 7
     assert paintproc("render", strokes, "-o", "big.tiff").returncode == 2
     assert paintproc("render", small_file, "-o", "b.png").returncode == 3
     assert not leftovers(small_file.parent)

@@ -300,8 +300,9 @@ def test_a_video_that_cannot_be_written_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["gif", "webp"])
 def test_animations_hold_all_frames(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
-    save_animation(path, frames(6, 20, 30), kind, 2.0)
+    save_animation(path, frames(6, 20, 30), kind, 2.0, "said so")
     with Image.open(path) as image:
+        assert b"said so" in path.read_bytes()
         assert (image.n_frames, image.size, image.info["loop"]) == (6, (30, 20), 0)
 
 

@@ -2,13 +2,19 @@
 
 import numpy as np
 import pytest
+from conftest import EXAMPLES
 
 import paintproc
 from paintproc.errors import InputError
 from paintproc.process.clock import canvases, stage_at, stroke_ends, to_uint8
+from paintproc.process.folder import film_frames, film_length
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.strokes.rasterize import rasterize
+
+
+def frames(count):
+    return [np.zeros((4, 6, 3), np.uint8)] * count
 
 
 @pytest.fixture
@@ -71,8 +77,24 @@ def test_no_strokes_are_a_blank_canvas(painting):
     assert all(np.array_equal(frame, sequence.frames[0]) for frame in sequence.frames)
 
 
-def frames(count):
-    return [np.zeros((4, 6, 3), np.uint8)] * count
+@pytest.mark.parametrize(("fps", "duration"), [(1, 1), (10, 0.2), (1, 3), (1, 4), (30, 1)])
+def test_every_video_ends_with_the_finished_canvas(strokes, painting, fps, duration):
+    last = np.full_like(painting, 7)
+    film = list(film_frames(strokes, last, fps, duration))
+    assert len(film) == film_length(fps, duration)
+    assert (film[-1] == 7).all()
+    assert np.array_equal(film[0], to_uint8(strokes.ground_canvas(*painting.shape[:2])))
+
+
+def test_a_picture_is_shrunk_and_settings_are_remembered(tmp_path, painting):
+    picture = paintproc.load_picture(str(EXAMPLES[0]))
+    sequence = paintproc.generate(picture, paintproc.GenerateConfig(size=40, strokes=20, format=("sheet",)))
+    assert max(sequence.frames[0].shape) == 40
+    paintproc.save_sequence(sequence, tmp_path / "a")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["sequence.json", "sheet.png", "strokes.safetensors"]
+    plain = PaintingSequence(frames=frames(2), progress=[0, 1], stages=["a"] * 2, captions=[""] * 2, seconds=[0, 1])
+    paintproc.save_sequence(plain, tmp_path / "b", paintproc.GenerateConfig(format=("frames",)))
+    assert (tmp_path / "b" / "frames" / "001.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -83,6 +105,7 @@ def frames(count):
         ({"progress": [0, 0.6, 0.5]}, "forward"),
         ({"progress": [0, 0.6, 1.5]}, "forward"),
         ({"frames": [np.zeros((4, 6))] * 3}, "uint8"),
+        ({"frames": [*frames(2), np.zeros((4, 7, 3), np.uint8)]}, "one size"),
         ({"target": np.zeros((5, 6, 3), np.uint8)}, "target"),
     ],
 )
@@ -97,7 +120,8 @@ def test_a_sequence_is_checked_once(changes, words):
 
 def test_famous_paintings(paintings):
     """A stratified handful of the larger set, at a size that CI can afford."""
-    files = sorted(paintings.glob("*.jpg"))[::40]
+    files = sorted((paintings / "famous").glob("*.jpg"))[::40]
+    assert files
     for path in files:
         info = paintproc.generate(path, paintproc.GenerateConfig(size=256, strokes=800)).info
         assert info["painted_end"]["psnr"] > 22, path.name

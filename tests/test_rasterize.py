@@ -195,14 +195,16 @@ def test_squared_error_gradients_are_those_of_the_squared_error():
         assert getattr(fused, name) == pytest.approx(getattr(chained, name), rel=1e-3, abs=1e-3)
 
 
-def test_removal_is_the_loss_of_a_stroke():
+@pytest.mark.parametrize("weighted", [False, True])
+def test_removal_is_the_loss_of_a_stroke(weighted):
     strokes = random_strokes(7, seed=6)
     random = np.random.default_rng(7)
     canvas, target = random.random((2, 48, 48, 3)).astype(np.float32)
-    picture, gradients = squared_error_gradients(strokes, canvas, target)
+    weight = random.random((48, 48)).astype(np.float32) if weighted else np.ones((48, 48), np.float32)
+    picture, gradients = squared_error_gradients(strokes, canvas, target, weight)
 
     def loss(image):
-        return ((image.astype(np.float64) - target) ** 2).sum() / 2
+        return ((image.astype(np.float64) - target) ** 2 * weight[..., None]).sum() / 2
 
     for i in range(len(strokes)):
         without = rasterize(strokes[np.arange(len(strokes)) != i], canvas)
@@ -233,3 +235,14 @@ def test_wrong_shapes_are_refused():
         squared_error_gradients(strokes, canvas, canvas[:4])
     with pytest.raises(ValueError, match="size"):
         rasterize(strokes)
+
+
+def test_many_large_strokes_are_drawn_in_parts(monkeypatch):
+    from paintproc.strokes import rasterize as module
+
+    strokes = random_strokes(40, seed=8)
+    whole = rasterize(strokes, size=(90, 120), reveal=np.linspace(0, 1, 40))
+    monkeypatch.setattr(module, "MOST_PAIRS", 50)
+    assert len(module._parts(strokes, (90, 120))) > 5
+    parts = rasterize(strokes, size=(90, 120), reveal=np.linspace(0, 1, 40))
+    assert np.abs(parts - whole).max() < 1e-4

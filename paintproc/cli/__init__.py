@@ -1,10 +1,12 @@
 """The command line: one file per command, no heavy import on the way to --help."""
 
+import os
 import sys
 
 import typer
 
 from paintproc.cli import generate, render
+from paintproc.console import complain
 from paintproc.version import __version__
 
 app = typer.Typer(
@@ -32,7 +34,20 @@ def _common(
 
 
 def main() -> None:
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
+    # file names that are no text pass through
+    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except KeyboardInterrupt:
         sys.exit(130)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        # what Typer says of wrong options: one sentence, like everything else
+        if not hasattr(error, "format_message"):
+            raise
+        complain(f"paintproc: {error.format_message()} See --help.")
+        sys.exit(getattr(error, "exit_code", 2))

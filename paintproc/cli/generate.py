@@ -1,12 +1,14 @@
 """`paintproc generate`: from a picture to the canvases that lead to it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paintproc import console
-from paintproc.cli.inputs import list_inputs, read_input
+from paintproc.cli.failures import Failures
+from paintproc.cli.inputs import STDIN, list_inputs, read_input
 from paintproc.cli.options import (
     Config,
     DryRun,
@@ -19,11 +21,10 @@ from paintproc.cli.options import (
     print_result,
 )
 from paintproc.config.generate import GenerateConfig
-from paintproc.errors import InputError, OutputError, PaintprocError, PartialError, UsageError
+from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.media import Picture
-    from paintproc.sequence import PaintingSequence
 
 
 @options_from(GenerateConfig)
@@ -31,10 +32,10 @@ def command(
     *,
     config: GenerateConfig,
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="PICTURE", help="More pictures.", show_default=False)
+        list[str] | None, typer.Argument(metavar="PICTURE", help="More pictures.", show_default=False)
     ] = None,
     image: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--image", "-i", help="A picture, a folder of pictures, or - for stdin.", show_default=False),
     ] = None,
     images_from: Annotated[
@@ -43,7 +44,7 @@ def command(
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="Paths of --images-from end with NUL.")] = False,
     canvas: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--canvas", help="A half-finished canvas of the picture to go on from.", show_default=False),
     ] = None,
     output: Output = None,
@@ -64,29 +65,33 @@ def command(
     inputs, batch = list_inputs([*(image or []), *(more or [])], images_from, null)
     if canvas is not None and batch:
         raise UsageError("--canvas goes with one picture.", f"{len(inputs)} were given.")
+    if canvas == STDIN and (STDIN in inputs or images_from == STDIN):
+        raise UsageError("Standard input can be read once only.")
     folders = _output_folders(inputs, output, batch)
     if dry_run:
         for source, folder in zip(inputs, folders, strict=True):
+            if source != STDIN and not Path(source).is_file():
+                raise InputError(f"{source} does not exist, or is no file.")
             console.say(f"would paint {source} into {folder}")
         return
-    failures = []
-    for source, folder in zip(inputs, folders, strict=True):
-        try:
-            print_result(_generate_one(source, folder, canvas, config, overwrite, json))
-        except (InputError, OutputError) as error:
-            if not batch or _stops_all(error):
-                raise
-            console.complain(f"paintproc: {error}")
-            failures.append({"input": str(source), "error": str(error), "exit_code": error.exit_code})
-            if fail_fast:
+    if not batch:
+        print_result(_generate_one(inputs[0], folders[0], canvas, config, overwrite, json))
+        return
+    failures = Failures(output or Path())
+    try:
+        for source, folder in zip(inputs, folders, strict=True):
+            with failures.noting(source):
+                print_result(_generate_one(source, folder, canvas, config, overwrite, json))
+            if failures.stop or (failures and fail_fast):
                 break
+    finally:
+        failures.write()
     if failures:
-        listing = _write_failures(output or Path(), failures)
-        raise PartialError(f"{len(failures)} of {len(inputs)} pictures failed; they are listed in {listing}.")
+        raise PartialError(f"{len(failures)} of {len(inputs)} pictures failed; they are listed in {failures.path}.")
 
 
 def _generate_one(
-    source: Path, folder: Path, canvas: Path | None, config: GenerateConfig, overwrite: bool, as_json: bool
+    source: str, folder: Path, canvas: str | None, config: GenerateConfig, overwrite: bool, as_json: bool
 ) -> str:
     """Paint one picture into `folder`, unless it is there already; the line for stdout."""
     import time
@@ -99,12 +104,15 @@ def _generate_one(
     start = None if canvas is None else read_input(canvas, None)
     for note in (*picture.notes, *(start.notes if start else ())):
         console.say(note)
+    facts = identity(picture, start, config)
     if overwrite:
         refuse_foreign(folder)
-    if not overwrite and is_finished(folder, identity(picture, start, config)):
+    if not overwrite and is_finished(folder, facts):
         console.say(f"{folder} is complete already.")
     else:
-        _paint(picture, start, folder, config, source.name)
+        # without --overwrite only this very sequence may be replaced, where files of it are missing
+        guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _same(folder, facts))
+        _paint(picture, start, folder, config, Path(source).name, guard)
     if not as_json:
         return str(folder)
     record = read_record(folder) or {}
@@ -117,53 +125,53 @@ def _generate_one(
     )
 
 
-def _paint(picture: "Picture", canvas: "Picture | None", folder: Path, config: GenerateConfig, name: str) -> None:
-    from paintproc.process.folder import save_sequence
+def _same(folder: Path, facts: dict[str, Any]) -> None:
+    """OutputError unless `folder` holds the sequence of these facts, whole or with files missing."""
+    from paintproc.process.folder import is_finished, refuse_foreign
+
+    refuse_foreign(folder)
+    is_finished(folder, facts)
+
+
+def _paint(
+    picture: "Picture",
+    canvas: "Picture | None",
+    folder: Path,
+    config: GenerateConfig,
+    name: str,
+    guard: Callable[[], None],
+) -> None:
+    from paintproc.files import whole_folder
+    from paintproc.process.folder import write_sequence
     from paintproc.process.generate import generate
     from paintproc.strokes.compiling import announce_compilation
 
     announce_compilation(console.say)
-    with console.progress_bar(f"painting {name}") as progress:
-        sequence: PaintingSequence = generate(
-            picture, config, canvas=canvas, progress=lambda done: progress(0.6 * done)
-        )
-        save_sequence(sequence, folder, config, overwrite=True, progress=lambda done: progress(0.6 + 0.4 * done))
+    with whole_folder(folder, replace=guard) as scratch, console.progress_bar(f"painting {name}") as progress:
+        sequence = generate(picture, config, canvas=canvas, progress=lambda done: progress(0.6 * done))
+        write_sequence(sequence, scratch, config, lambda done: progress(0.6 + 0.4 * done))
 
 
-def _output_folders(inputs: list[Path], output: Path | None, batch: bool) -> list[Path]:
+def _output_folders(inputs: list[str], output: Path | None, batch: bool) -> list[Path]:
     """One folder an input: `<stem>-process`, or `output`; in a batch below `output`."""
     if not batch:
         return [output or Path(f"{_stem(inputs[0])}-process")]
     from collections import Counter
 
-    stems = [_stem(path) for path in inputs]
+    stems = [_stem(name) for name in inputs]
     twice = {stem for stem, count in Counter(stems).items() if count > 1}
     folders = []
-    for path, stem in zip(inputs, stems, strict=True):
+    for name, stem in zip(inputs, stems, strict=True):
         if stem in twice:
             import hashlib
 
-            stem += "-" + hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:8]
+            stem += "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
         folders.append((output or Path()) / f"{stem}-process")
     return folders
 
 
-def _stem(path: Path) -> str:
-    return "stdin" if str(path) == "-" else path.stem or "picture"
-
-
-def _stops_all(error: PaintprocError) -> bool:
-    """A full disk fails every later picture too."""
-    return isinstance(error, OutputError) and "disk is full" in error.message
-
-
-def _write_failures(folder: Path, failures: list[dict[str, Any]]) -> Path:
-    from paintproc.files import whole_file
-
-    path = folder / "failures.jsonl"
-    with whole_file(path, replace=True) as scratch:
-        scratch.write_text("".join(_json_line(**failure) + "\n" for failure in failures), encoding="utf-8")
-    return path
+def _stem(name: str) -> str:
+    return "stdin" if name == STDIN else Path(name).stem or "picture"
 
 
 def _json_line(**values: Any) -> str:

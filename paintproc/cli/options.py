@@ -17,10 +17,21 @@ import typer
 
 from paintproc import console
 from paintproc.config.settings import field_types, option, read_settings_file
-from paintproc.errors import Interrupted, PaintprocError
+from paintproc.errors import Interrupted, OutputError, PaintprocError
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output of ours.")]
+STOPPING = ("SIGTERM", "SIGUSR1", "SIGHUP")
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The folder to write; in a batch, the folder for all of them.",
+        readable=False,
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, if paintproc made it.")]
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="Settings from a TOML file, or from a sequence.json.", show_default=False),
@@ -89,7 +100,7 @@ def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str)
 def manners(verbose: bool, quiet: bool) -> Iterator[None]:
     """Turn whatever ends a command into one sentence on stderr and the promised exit code."""
     console.set_quiet(quiet)
-    for name in ("SIGTERM", "SIGUSR1"):
+    for name in STOPPING:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
     try:
@@ -103,6 +114,9 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         console.complain("paintproc: stopped; nothing half-written is left.")
         raise typer.Exit(130) from None
+    except Interrupted as stop:
+        console.complain(f"paintproc: {stop}")
+        raise typer.Exit(stop.exit_code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -121,10 +135,19 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
 
 
 def _stop(number: int, _: Any) -> None:
+    for name in STOPPING:
+        # tidying up is not to be interrupted
+        signal.signal(getattr(signal, name, signal.SIGTERM), signal.SIG_IGN)
     name = signal.Signals(number).name
-    raise Interrupted(f"Stopped by {name}; what was finished is kept.", "Run the same command again to go on.")
+    raise Interrupted(f"Stopped by {name}; what was finished is kept. Run the same command again to go on.")
 
 
 def print_result(line: str) -> None:
-    """One line of data on stdout, at once."""
-    print(line, flush=True)
+    """One line of data on stdout, at once. OutputError when it cannot be written."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        raise OutputError(f"Standard output cannot be written: {(error.strerror or str(error)).lower()}.") from error

@@ -1,5 +1,8 @@
 """`paintproc render`: strokes drawn again, at any size, or as a new video."""
 
+import filecmp
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -8,16 +11,17 @@ import typer
 from paintproc import console
 from paintproc.cli.options import Json, Overwrite, Quiet, Verbose, options_from, print_result
 from paintproc.config.render import RenderConfig
-from paintproc.errors import UsageError
+from paintproc.errors import OutputError, UsageError
 
 
 @options_from(RenderConfig)
 def command(
     *,
     config: RenderConfig,
-    strokes: Annotated[Path, typer.Argument(help="A strokes.safetensors file.", show_default=False)],
+    strokes: Annotated[Path, typer.Argument(help="A strokes.safetensors file.", readable=False, show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .png, .svg or .mp4 file to write.", show_default=False)
+        Path,
+        typer.Option("--output", "-o", help="A .png, .svg or .mp4 file to write.", readable=False, show_default=False),
     ],
     overwrite: Overwrite = False,
     json: Json = False,
@@ -32,17 +36,23 @@ def command(
     if kind not in (".png", ".svg", ".mp4"):
         raise UsageError(f"{output} has no ending that says what to write.", "Use .png, .svg or .mp4.")
     from paintproc.files import whole_file
+    from paintproc.process.generate import PROVENANCE
     from paintproc.process.render import render
     from paintproc.strokes.compiling import announce_compilation
     from paintproc.strokes.values import load_strokes
 
     loaded = load_strokes(strokes)
+    if overwrite and output.is_file() and PROVENANCE.encode() not in output.read_bytes():
+        raise OutputError(f"{output} was not made by paintproc; it is never overwritten.", "Choose another --output.")
     announce_compilation(console.say)
-    with (
-        whole_file(output, replace=overwrite) as scratch,
-        console.progress_bar(f"drawing {output.name}") as progress,
-    ):
-        render(loaded, scratch, kind, config, progress)
+    with tempfile.TemporaryDirectory() as folder, console.progress_bar(f"drawing {output.name}") as progress:
+        drawn = Path(folder, "drawn")
+        render(loaded, drawn, kind, config, progress)
+        if output.is_file() and not overwrite and filecmp.cmp(drawn, output, shallow=False):
+            console.say(f"{output} is complete already.")
+        else:
+            with whole_file(output, replace=overwrite) as scratch:
+                shutil.copyfile(drawn, scratch)
     if json:
         import json as encoder
 

@@ -20,7 +20,9 @@ class GenerateConfig:
     duration: Annotated[float, "Seconds the video lasts; the last tenth holds the finished canvas."] = 10.0
     plan: Annotated[Literal["coarse-to-fine"], "In which order it is painted."] = "coarse-to-fine"
     seed: Annotated[int, "Another seed, another painting of the same picture."] = 0
-    format: Annotated[tuple[Format, ...], "What to write beside the strokes; repeatable."] = (
+    format: Annotated[
+        tuple[Format, ...], "What to write beside strokes and record; repeatable, replaces the defaults."
+    ] = (
         "frames",
         "mp4",
         "sheet",
@@ -32,7 +34,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        check_range(self, "size", 1, 16384)
+        check_range(self, "size", 1, 16383)
         check_range(self, "strokes", 0, 1_000_000)
         check_range(self, "num_frames", 2, 10_000)
         check_range(self, "fps", 1, 240)

@@ -57,6 +57,8 @@ def read_settings_file(path: Path, settings: type) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)["settings"] if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(values, dict):
+            raise TypeError("its settings are no table")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -15,8 +15,8 @@ PAINTING_TIME = 3600.0
 
 def stroke_ends(strokes: Strokes) -> np.ndarray:
     """When each stroke is finished, as a part of painting time [N]: length plus effort."""
-    costs = strokes.lengths() + EFFORT
-    return np.cumsum(costs) / costs.sum() if len(costs) else costs
+    ends = np.cumsum(strokes.lengths().astype(np.float64) + EFFORT)
+    return ends / ends[-1] if len(ends) else ends
 
 
 def stage_at(strokes: Strokes, moment: float) -> str:

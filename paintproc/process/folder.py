@@ -11,12 +11,14 @@ import numpy as np
 
 from paintproc.config.generate import Format, GenerateConfig
 from paintproc.errors import OutputError
-from paintproc.files import is_scratch, whole_folder
+from paintproc.files import plain_errors, whole_folder
 from paintproc.media import contact_sheet, save_animation, save_png, save_video
 from paintproc.process.clock import canvases
+from paintproc.process.generate import PROVENANCE
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.svg import strokes_to_svg
 from paintproc.strokes.values import Strokes, strokes_to_bytes
+from paintproc.version import __version__
 
 FORMAT = "paintproc-sequence-1"
 RECORD = "sequence.json"
@@ -32,54 +34,60 @@ def save_sequence(
 ) -> None:
     """Write a sequence folder, whole or not at all; see docs/sequence-folder.md.
 
-    `config` says which formats, and how long the video is. OutputError when `folder` holds
-    something else, or cannot be written.
+    `config` says which formats, and how long the video is; by default what the sequence was made
+    with. OutputError when `folder` holds something else, or cannot be written.
     """
-    config = config or GenerateConfig()
     folder = Path(folder)
-    if overwrite:
-        refuse_foreign(folder)
-    with whole_folder(folder, replace=overwrite) as scratch:
-        comment = _comment(sequence)
-        text = {"Software": "paintproc", "Comment": comment}
-        names = [f"frames/{k:03d}.png" for k in range(len(sequence))]
-        if "frames" in config.format:
-            (scratch / "frames").mkdir()
-            with ThreadPoolExecutor(2) as pool:
-                jobs = [
-                    pool.submit(save_png, scratch / n, f, text) for n, f in zip(names, sequence.frames, strict=True)
-                ]
-                for job in jobs:
-                    job.result()
-        if "sheet" in config.format:
-            save_png(scratch / "sheet.png", contact_sheet(sequence.frames, _labels(sequence)), text)
-        for kind in ("gif", "webp"):
-            if kind in config.format:
-                save_animation(scratch / f"process.{kind}", sequence.frames, kind, config.duration)
-        if sequence.strokes is not None:
-            _save_strokes(sequence.strokes, sequence, scratch, config.format, comment)
-            if "mp4" in config.format:
-                film = film_frames(sequence.strokes, sequence.frames[-1], config.fps, config.duration)
-                count = film_length(config.fps, config.duration)
-                save_video(scratch / "process.mp4", reported(film, count, progress), count, config.fps, comment)
-        files = {p.relative_to(scratch).as_posix(): p for p in sorted(scratch.rglob("*")) if p.is_file()}
-        record = {
-            "format": FORMAT,
-            **sequence.info,
-            "frames": [
-                {
-                    **({"file": name} if "frames" in config.format else {}),
-                    "progress": round(float(sequence.progress[k]), 6),
-                    "stage": sequence.stages[k],
-                    "caption": sequence.captions[k],
-                    "seconds": round(float(sequence.seconds[k]), 3),
-                }
-                for k, name in enumerate(names)
-            ],
-            "files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()},
-        }
-        text_record = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        (scratch / RECORD).write_text(text_record, encoding="utf-8")
+    with whole_folder(folder, replace=(lambda: refuse_foreign(folder)) if overwrite else None) as scratch:
+        write_sequence(sequence, scratch, config, progress)
+
+
+def write_sequence(
+    sequence: PaintingSequence,
+    folder: Path,
+    config: GenerateConfig | None = None,
+    progress: Callable[[float], None] = lambda done: None,
+) -> None:
+    """Write the files of a sequence into an existing, empty folder; the record last."""
+    config = config or _config_of(sequence)
+    comment = _comment(sequence)
+    text = {"Software": "paintproc", "Comment": comment}
+    digits = max(3, len(str(len(sequence) - 1)))
+    names = [f"frames/{k:0{digits}d}.png" for k in range(len(sequence))]
+    if "frames" in config.format:
+        (folder / "frames").mkdir()
+        with ThreadPoolExecutor(2) as pool:
+            for _ in pool.map(lambda name, frame: save_png(folder / name, frame, text), names, sequence.frames):
+                pass
+    if "sheet" in config.format:
+        save_png(folder / "sheet.png", contact_sheet(sequence.frames, _labels(sequence)), text)
+    for kind in ("gif", "webp"):
+        if kind in config.format:
+            save_animation(folder / f"process.{kind}", sequence.frames, kind, config.duration, comment)
+    if sequence.strokes is not None:
+        _save_strokes(sequence.strokes, sequence, folder, config.format, comment)
+        if "mp4" in config.format:
+            film = film_frames(sequence.strokes, sequence.frames[-1], config.fps, config.duration)
+            count = film_length(config.fps, config.duration)
+            save_video(folder / "process.mp4", reported(film, count, progress), count, config.fps, comment)
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    record = {
+        "format": FORMAT,
+        **sequence.info,
+        "frames": [
+            {
+                **({"file": name} if "frames" in config.format else {}),
+                "progress": round(float(sequence.progress[k]), 6),
+                "stage": sequence.stages[k],
+                "caption": sequence.captions[k],
+                "seconds": round(float(sequence.seconds[k]), 3),
+            }
+            for k, name in enumerate(names)
+        ],
+        "files": {name: _digest(path) for name, path in files.items()},
+    }
+    text_record = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / RECORD).write_text(text_record, encoding="utf-8")
 
 
 def film_length(fps: int, duration: float) -> int:
@@ -90,7 +98,7 @@ def film_length(fps: int, duration: float) -> int:
 def film_frames(strokes: Strokes, last: np.ndarray, fps: int, duration: float) -> Iterator[np.ndarray]:
     """The video's frames: strokes grow along their path; the last tenth shows `last`."""
     count = film_length(fps, duration)
-    moving = max(1, round(0.9 * count))
+    moving = min(count - 1, max(1, round(0.9 * count)))
     yield from canvases(strokes, last.shape[:2], np.arange(moving) / moving)
     for _ in range(count - moving):
         yield last
@@ -100,47 +108,68 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a sequence folder of ours; None for anything else."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return record if record["format"] == FORMAT else None
+        sound = record["format"] == FORMAT and all(isinstance(name, str) for name in dict(record["files"]))
+        return record if sound else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def is_finished(folder: Path, identity: dict[str, Any], hint: str = "") -> bool:
+def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether `folder` holds this very sequence, with all its files.
 
-    OutputError, naming the first difference, when it holds another one or something foreign.
+    OutputError, naming the first difference, when it holds another one, something foreign, or a
+    file that was changed since.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
+    with plain_errors(folder):
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return False
     record = read_record(folder)
     if record is None:
         raise OutputError(f"{folder} exists already and is not a sequence folder.", "Choose another --output.")
-    wanted = json.loads(json.dumps(identity))
-    for key, value in _flat(wanted):
-        found = dict(_flat(record)).get(key)
-        if found != value:
+    found = dict(_flat(record))
+    for key, value in _flat(json.loads(json.dumps(identity))):
+        if found.get(key) != value:
             raise OutputError(
-                f"{folder} holds another sequence: its {key} is {found!r}, not {value!r}.",
+                f"{folder} holds another sequence: its {key} is {found.get(key)!r}, not {value!r}.",
                 "Choose another --output, or pass --overwrite.",
             )
-    return all(
-        (folder / name).is_file() and hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-        for name, digest in record["files"].items()
-    )
+    missing = [name for name in record["files"] if not (folder / name).is_file()]
+    for name, digest in record["files"].items():
+        if name not in missing and _digest(folder / name) != digest:
+            raise OutputError(
+                f"{folder / name} was changed since it was made.", "Choose another --output, or pass --overwrite."
+            )
+    return not missing
 
 
 def refuse_foreign(folder: Path) -> None:
     """OutputError for an existing path that holds anything we did not write."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    record = read_record(folder)
-    if record is None:
-        raise OutputError(f"{folder} is not a sequence folder; it is never overwritten.", "Choose another --output.")
-    ours = {RECORD, *record["files"]}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in ours and not is_scratch(path):
-            raise OutputError(f"{folder} holds {name}, which is not ours.", "Move it, or choose another --output.")
+    with plain_errors(folder):
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        record = read_record(folder)
+        if record is None:
+            raise OutputError(
+                f"{folder} is not a sequence folder; it is never overwritten.", "Choose another --output."
+            )
+        files = {RECORD, *record["files"]}
+        folders = {parent.as_posix() for name in files for parent in Path(name).parents}
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            ours = name in (folders if path.is_dir() else files) and not path.is_symlink()
+            if not ours:
+                raise OutputError(f"{folder} holds {name}, which is not ours.", "Move it, or choose another --output.")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _config_of(sequence: PaintingSequence) -> GenerateConfig:
+    """The settings a sequence was made with, or the defaults."""
+    settings: dict[str, Any] = sequence.info.get("settings", {})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
+    return GenerateConfig(**values)
 
 
 def _save_strokes(
@@ -154,8 +183,8 @@ def _save_strokes(
 
 
 def _comment(sequence: PaintingSequence) -> str:
-    info = sequence.info
-    return f"paintproc {info['version']}, method {info['method']}, seed {info['seed']}; {info['provenance']}"
+    facts = [f"{name} {sequence.info[name]}" for name in ("method", "seed") if name in sequence.info]
+    return f"{', '.join([f'paintproc {__version__}', *facts])}; {PROVENANCE}"
 
 
 def _labels(sequence: PaintingSequence) -> list[str]:

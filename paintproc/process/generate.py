@@ -9,7 +9,7 @@ import numpy as np
 from paintproc.config.generate import GenerateConfig
 from paintproc.config.settings import as_json
 from paintproc.errors import InputError
-from paintproc.media import Picture, load_picture, picture_from_pixels
+from paintproc.media import Picture, load_picture, picture_from_pixels, shrink_picture
 from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import captions
 from paintproc.process.clock import PAINTING_TIME, canvases, stage_at
@@ -95,8 +95,9 @@ def package_versions() -> dict[str, str]:
 
 
 def as_picture(image: Image, max_side: int | None = None) -> Picture:
+    """Read or check an image; its longer side is shrunk to `max_side`."""
     if isinstance(image, Picture):
-        return image
+        return shrink_picture(image, max_side)
     if isinstance(image, np.ndarray):
         return picture_from_pixels(image, max_side)
     return load_picture(Path(image), max_side=max_side)

@@ -89,6 +89,8 @@ def fit(
     target = np.ascontiguousarray(target, np.float32)
     if target.ndim != 3 or target.shape[2] != 3 or target.size == 0:
         raise ValueError(f"a target is [height, width, 3], got shape {target.shape}")
+    if not (target.min() >= 0 and target.max() <= 1):
+        raise ValueError("a target lies in [0, 1]")
     if canvas is not None and canvas.shape != target.shape:
         raise ValueError(f"the canvas is {canvas.shape}, the target {target.shape}")
     if count < 0:

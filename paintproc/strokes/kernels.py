@@ -287,15 +287,16 @@ def lay_over(row, h, p0, p1, q, inverse_width, distance2, position, brush, red, 
 @inlined
 def stroke_gradient(
     textured, row, h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope, brush,
-    red, green, blue, light, gx, gy, gz, out,
+    red, green, blue, light, gx, gy, gz, counts, out,
 ):  # fmt: skip
     """One stroke's gradient over one tile, and the colors that remain below it.
 
     (red, green, blue) hold the color still to come, `light` the transmittance above the
-    stroke, (gx, gy, gz) the loss's derivative by the picture. With w = light opacity, color
-    C(t) and the canvas B below, d picture / d opacity = light (C - B). The nearest point is
-    a clamped projection, so its derivative by the segment's ends a, b is explicit; it is
-    carried to the control points by the Bernstein weights at both ends.
+    stroke, (gx, gy, gz) the loss's derivative by the picture and `counts` its second derivative.
+    With w = light opacity, color C(t) and the canvas B below, d picture / d opacity is
+    light (C - B). The nearest point is a clamped projection, so its derivative by the segment's
+    ends a, b is explicit; it is carried to the control points by the Bernstein weights at both
+    ends.
     """
     r0, dr, a0, da = row[6], row[7] - row[6], row[14], row[15] - row[14]
     c0, c1, c2 = row[8], row[9], row[10]
@@ -329,7 +330,7 @@ def stroke_gradient(
         d1 = light[p] * v1 - green[p] * below
         d2 = light[p] * v2 - blue[p] * below
         by_opacity = d0 * gx[p] + d1 * gy[p] + d2 * gz[p]
-        removal += opacity * (HALF * opacity * (d0 * d0 + d1 * d1 + d2 * d2) - by_opacity)
+        removal += opacity * (HALF * opacity * counts[p] * (d0 * d0 + d1 * d1 + d2 * d2) - by_opacity)
         light[p] -= weight
         by_alpha = by_opacity * coverage
         if textured:
@@ -399,6 +400,7 @@ def composite(
     x, y, light = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     red, green, blue = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     gx, gy, gz = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    counts = np.empty(PIXELS, np.float32)
     brush, slope = np.empty((3, PIXELS), np.float32), np.empty((3, PIXELS), np.float32)
     brush[0], brush[1:] = ONE, ZERO
     plain = True
@@ -448,7 +450,7 @@ def composite(
         if mode == FORWARD:
             continue
         for p in range(PIXELS):
-            gx[p] = gy[p] = gz[p] = ZERO
+            gx[p] = gy[p] = gz[p] = counts[p] = ZERO
             light[p] = ONE
         for r in range(high):
             for c in range(wide):
@@ -457,11 +459,10 @@ def composite(
                 gy[p] = target[top + r, left + c, 1]
                 gz[p] = target[top + r, left + c, 2]
                 if mode == SQUARED_ERROR:
-                    gx[p], gy[p], gz[p] = red[p] - gx[p], green[p] - gy[p], blue[p] - gz[p]
-                    if weight.size > 0:
-                        gx[p] *= weight[top + r, left + c]
-                        gy[p] *= weight[top + r, left + c]
-                        gz[p] *= weight[top + r, left + c]
+                    counts[p] = weight[top + r, left + c] if weight.size > 0 else ONE
+                    gx[p] = (red[p] - gx[p]) * counts[p]
+                    gy[p] = (green[p] - gy[p]) * counts[p]
+                    gz[p] = (blue[p] - gz[p]) * counts[p]
         for e in range(end - 1, deepest - 1, -1):
             i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
             q = end - 1 - e
@@ -474,12 +475,12 @@ def composite(
                 plain = False
                 stroke_gradient(
                     True, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
-                    brush, red, green, blue, light, gx, gy, gz, gradients[e],
+                    brush, red, green, blue, light, gx, gy, gz, counts, gradients[e],
                 )  # fmt: skip
             else:
                 stroke_gradient(
                     False, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
-                    brush, red, green, blue, light, gx, gy, gz, gradients[e],
+                    brush, red, green, blue, light, gx, gy, gz, counts, gradients[e],
                 )  # fmt: skip
 
 

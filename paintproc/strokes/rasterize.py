@@ -16,6 +16,8 @@ from paintproc.strokes.values import Strokes
 
 Result = TypeVar("Result")
 
+MOST_PAIRS = 4_000_000
+"""Pairs of a tile and a stroke that are held at once while drawing: about 400 MB."""
 SOFTNESS = 1.0
 """Half the width of a stroke's soft edge, in pixels."""
 
@@ -24,8 +26,8 @@ SOFTNESS = 1.0
 class StrokeGradients:
     """Derivatives of a loss by each array of `Strokes`, in canvas units and its shapes.
 
-    `removal` [N] is how much the squared error grows when the stroke is taken away: exact for
-    `squared_error_gradients`, since the picture is linear in each stroke's opacity.
+    `removal` [N] is how much the loss grows when the stroke is taken away: exact, since the
+    picture is linear in each stroke's opacity. The cap of opacity lets gradients through.
     """
 
     points: np.ndarray
@@ -58,7 +60,11 @@ def rasterize(
         begun = reveal > 0
         strokes, reveal = strokes[begun], np.minimum(reveal[begun], np.float32(1))
     rows = pack(strokes, max(canvas.shape[:2]))
-    return run(rows, Texture.of(strokes.brush, strokes.brushes), canvas, reveal=reveal, softness=softness)[0]
+    for part in _parts(strokes, canvas.shape[:2]):
+        texture = Texture.of(strokes.brush[part], strokes.brushes)
+        shown = None if reveal is None else reveal[part]
+        canvas = run(rows[part], texture, canvas, reveal=shown, softness=softness)[0]
+    return canvas
 
 
 def rasterize_gradients(
@@ -209,13 +215,25 @@ def thread_count() -> int:
     """The processors this process may use, at most `PAINTPROC_THREADS`."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     named = os.environ.get("PAINTPROC_THREADS", "")
-    return max(1, min(available, int(named))) if named.isdigit() else available
+    return max(1, min(available, int(named))) if named.isascii() and named.isdigit() else available
 
 
 @cache
 def pool(process: int) -> ThreadPoolExecutor:
     """The drawing threads of this process (a forked child starts its own)."""
     return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"rasterize-{process}")
+
+
+def _parts(strokes: Strokes, size: tuple[int, int]) -> list[slice]:
+    """Runs of strokes that together touch at most `MOST_PAIRS` tiles: drawn one after the other."""
+    height, width = size
+    reach = strokes.radius.max(1)[:, None] + np.ptp(strokes.points, axis=1)
+    area = np.minimum(
+        (2 * reach * max(size) + kernels.TILE) / kernels.TILE, 1 + np.array([width, height]) / kernels.TILE
+    )
+    part = (np.cumsum(area.prod(1).astype(np.float64)) // MOST_PAIRS).astype(int)
+    ends = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(strokes)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
 
 def _ground(strokes: Strokes, canvas: np.ndarray | None, size: tuple[int, int] | None) -> np.ndarray:

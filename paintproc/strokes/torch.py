@@ -4,9 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from paintproc.errors import DeviceError
+from paintproc.errors import DeviceError, MissingError
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingError("PyTorch is not installed.", "Run: pip install 'paintproc[models]'") from error
+
 from paintproc.strokes.rasterize import SOFTNESS, rasterize_gradients
 from paintproc.strokes.rasterize import rasterize as rasterize_arrays
 from paintproc.strokes.values import Strokes

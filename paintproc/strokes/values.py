@@ -80,7 +80,9 @@ class Strokes:
             raise ValueError(f"ground is a color [3] or a canvas [H, W, 3], got shape {ground.shape}")
         object.__setattr__(self, "ground", ground)
         object.__setattr__(self, "brushes", tuple(check_brush(brush) for brush in self.brushes))
-        if not self.aspect > 0:
+        if not self.brushes or not all(isinstance(name, str) for name in (*self.stages, *self.regions)):
+            raise ValueError("strokes have at least one brush, and names of stages and regions are text")
+        if not 0 < self.aspect < np.inf:
             raise ValueError(f"aspect is width / height and positive, got {self.aspect}")
 
     def __len__(self) -> int:
@@ -180,5 +182,7 @@ def load_strokes(path: str | Path) -> Strokes:
         raise InputError(f"{path} does not exist.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder, not a strokes file.") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read: permission denied.") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a whole strokes file: {error}.") from error

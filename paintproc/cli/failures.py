@@ -1,0 +1,65 @@
+"""The failed items of a batch, and their list on disk."""
+
+import contextlib
+import json
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from paintproc import console
+from paintproc.errors import OutputError, PaintprocError
+
+KEYS = {"input", "error", "exit_code"}
+
+
+class Failures(list[dict[str, object]]):
+    """One object a failed item: `input`, `error`, `exit_code`; written to `failures.jsonl`.
+
+    OutputError, before any work, when a file of that name is not such a list.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "failures.jsonl"
+        self.stop = False
+        """Whether every later item would fail too, as on a full disk."""
+        if self.path.exists() and not self._ours():
+            raise OutputError(f"{self.path} exists already and is no list of ours.", "Choose another --output.")
+
+    @contextlib.contextmanager
+    def noting(self, source: str) -> Iterator[None]:
+        """Whatever goes wrong with one item is said, and the batch goes on."""
+        try:
+            yield
+        except PaintprocError as error:
+            self.stop = isinstance(error, OutputError) and "disk is full" in error.message
+            self._note(source, str(error), error.exit_code)
+        except BrokenPipeError:
+            raise
+        except MemoryError:
+            self._note(source, f"{source}: out of memory. A smaller --size needs less.", 5)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{source}: this is a bug: {type(error).__name__}: {error} ({where.name}, line {where.lineno})."
+            self._note(source, text, 1)
+
+    def write(self) -> None:
+        """Write the list whole, or remove an older one when nothing failed."""
+        from paintproc.files import whole_file
+
+        if self:
+            with whole_file(self.path, replace=True) as scratch:
+                scratch.write_text("".join(json.dumps(failure) + "\n" for failure in self), encoding="utf-8")
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _note(self, source: str, text: str, exit_code: int) -> None:
+        console.complain(f"paintproc: {text}")
+        self.append({"input": source, "error": text, "exit_code": exit_code})
+
+    def _ours(self) -> bool:
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            return all(set(json.loads(line)) == KEYS for line in lines)
+        except (OSError, ValueError, TypeError):
+            return False
