@@ -129,13 +129,24 @@ def generate_table(results: dict) -> str:
     return table(["`paintproc generate`", "wall s", "peak MiB of the process tree"], rows)
 
 
+def plan_table(results: dict) -> str:
+    names = ("cost_db", "psnr", "locality", "monotone", "order", "coarse_to_fine", "stage_times_within_bounds",
+             "purposeful", "ghost", "regions", "scene_seconds", "paint_seconds", "free_seconds")  # fmt: skip
+    sets = [name for name in ("bench8", "famous") if name in results]
+    head = ["figure", *(f"{name} ({results[name]['pictures']}) {kind}" for name in sets for kind in ("mean", "worst"))]
+    rows = [[name, *(results[s][name][kind] for s in sets for kind in ("mean", "worst"))] for name in names]
+    return f"The {results['plan']} plan, against the free order with as many strokes.\n\n" + table(head, rows)
+
+
 TITLES = {
+    "plan": "The human order",
     "fit": "Quality and seconds of fitting",
     "rasterize": "Rasterizer",
     "startup": "Start",
     "generate": "The whole command",
 }
 TABLES = {
+    "plan": plan_table,
     "fit": fit_table,
     "rasterize": rasterize_table,
     "startup": startup_table,

@@ -245,6 +245,18 @@ def contact_sheet(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.nda
     return np.array(page)
 
 
+def label(pixels: np.ndarray) -> np.ndarray:
+    """`pixels`, uint8 [H, W, 3], with the words "synthetic process" in the lower left corner."""
+    image = Image.fromarray(pixels)
+    size = max(8, min(image.size) // 28)
+    font = ImageFont.load_default(size=size)
+    ImageDraw.Draw(image).text(
+        (size // 2, image.height - size // 2), "synthetic process", (255, 255, 255), font, "ls",
+        stroke_width=max(1, size // 9), stroke_fill=(40, 36, 32),
+    )  # fmt: skip
+    return np.array(image)
+
+
 def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, comment: str) -> None:
     """Write `count` frames, uint8 [H, W, 3], as H.264 in an MP4; read back to be sure.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from paintproc.scene.values import Scene
 from paintproc.strokes.values import Strokes
 
 
@@ -15,10 +16,11 @@ class PaintingSequence:
 
     frames    F canvases, uint8 sRGB [H, W, 3], all of one size; the first is the blank canvas
     progress  [F] part of painting time passed, non-decreasing, from 0 to 1
-    stages    F names: the part of the plan each frame ends in
+    stages    F names: the part of the plan that led to each frame
     captions  F short sentences
     seconds   [F] painting time
     strokes   what was painted, where it is known
+    scene     the regions of the painting, where they were looked for
     target    the painting to be reproduced, uint8 [H, W, 3]; the last frame is the last canvas
     info      method, seed, settings, versions, distances, provenance: values JSON can hold
 
@@ -31,6 +33,7 @@ class PaintingSequence:
     captions: Sequence[str]
     seconds: np.ndarray
     strokes: Strokes | None = None
+    scene: Scene | None = None
     target: np.ndarray | None = None
     info: dict[str, Any] = field(default_factory=dict)
 

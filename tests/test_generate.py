@@ -234,6 +234,9 @@ BAD = {
     "bad size": (("-i", "small.png", "--size", "0"), 2, "--size"),
     "bad format": (("-i", "small.png", "--format", "mov"), 2, "mp4"),
     "bad plan": (("-i", "small.png", "--plan", "wild"), 2, "coarse-to-fine"),
+    "missing plan": (("-i", "small.png", "--plan", "none.toml"), 3, "plan none.toml cannot be read"),
+    "misspelt plan": (("-i", "small.png", "--plan", "stage.toml"), 2, "unknown setting `lenght`"),
+    "plan without stages": (("-i", "small.png", "--plan", "typo.toml"), 2, "no [[stage]]"),
     "bad option": (("-i", "small.png", "--colour"), 2, "--colour"),
     "one frame": (("-i", "small.png", "--num-frames", "1"), 2, "--num-frames"),
     "unknown setting": (("-i", "small.png", "--config", "typo.toml"), 2, "did you mean `strokes`"),
@@ -259,6 +262,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(paintproc, small_file, c
     (folder / "hollow").mkdir()
     (folder / "typo.toml").write_text("stroke = 5\n")
     (folder / "type.toml").write_text('strokes = "many"\n')
+    (folder / "stage.toml").write_text('[[stage]]\nname = "a"\nshare = 1.0\nlenght = 0.1\n')
     (folder / "list.json").write_text('{"settings": [1]}')
     before = sorted(folder.rglob("*"))
     arguments, code, words = BAD[case]

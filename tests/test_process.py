@@ -6,7 +6,8 @@ from conftest import EXAMPLES
 
 import paintproc
 from paintproc.errors import InputError
-from paintproc.process.clock import canvases, stage_at, stroke_ends, to_uint8
+from paintproc.process.captions import stages
+from paintproc.process.clock import canvases, stroke_ends, to_uint8
 from paintproc.process.folder import film_frames, film_length
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
@@ -26,8 +27,8 @@ def test_longer_strokes_take_longer(strokes):
     ends = stroke_ends(strokes)
     costs = np.diff(ends, prepend=0)
     assert (costs > 0).all()
-    assert ends[-1] == pytest.approx(1)
-    assert np.array_equal(np.argsort(costs, kind="stable"), np.argsort(strokes.lengths(), kind="stable"))
+    assert ends[-1] == 1
+    assert np.corrcoef(costs, strokes.lengths())[0, 1] > 0.9
 
 
 def test_canvases_run_from_the_ground_to_the_end(strokes, painting):
@@ -57,10 +58,10 @@ def test_strokes_grow(strokes, painting):
 
 
 def test_stages_follow_the_plan(strokes):
-    stages = [stage_at(strokes, moment) for moment in np.linspace(0, 1, 40)]
+    found = stages(strokes, np.linspace(0, 1, 40))
     order = ["ground", "block-in", "development", "detail"]
-    assert sorted(stages, key=order.index) == stages
-    assert set(stages) == set(order)
+    assert sorted(found, key=order.index) == found
+    assert set(found) == set(order)
 
 
 def test_generate_takes_arrays(painting):

@@ -21,6 +21,7 @@ from paintproc.cli.options import (
     print_result,
 )
 from paintproc.config.generate import GenerateConfig
+from paintproc.config.plan import FREE, read_plan
 from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def command(
         raise UsageError("--canvas goes with one picture.", f"{len(inputs)} were given.")
     if canvas == STDIN and (STDIN in inputs or images_from == STDIN):
         raise UsageError("Standard input can be read once only.")
+    if config.plan != FREE:
+        read_plan(config.plan)
     folders = _output_folders(inputs, output, batch)
     if dry_run:
         for source, folder in zip(inputs, folders, strict=True):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from paintproc.config.settings import check_choices, check_range
 from paintproc.errors import UsageError
 
-Format = Literal["frames", "mp4", "sheet", "svg", "gif", "webp"]
+Format = Literal["frames", "mp4", "sheet", "steps", "svg", "ora", "html", "gif", "webp", "scene"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,11 @@ class GenerateConfig:
     num_frames: Annotated[int, "Key frames, the blank and the finished canvas included."] = 16
     fps: Annotated[int, "Frames per second of the video."] = 30
     duration: Annotated[float, "Seconds the video lasts; the last tenth holds the finished canvas."] = 10.0
-    plan: Annotated[Literal["coarse-to-fine"], "In which order it is painted."] = "coarse-to-fine"
+    plan: Annotated[str, "In which order it is painted: human, coarse-to-fine, or a TOML file."] = "human"
+    painting_time: Annotated[float, "Minutes the painter takes; `seconds` in the record."] = 60.0
+    frames_at: Annotated[
+        Literal["time", "stage"], "Key frames even in painting time, or one at the end of each stage."
+    ] = "time"
     seed: Annotated[int, "Another seed, another painting of the same picture."] = 0
     format: Annotated[
         tuple[Format, ...], "What to write beside strokes and record; repeatable, replaces the defaults."
@@ -31,6 +35,7 @@ class GenerateConfig:
     finish: Annotated[Literal["painted", "exact"], "End with the last painted canvas, or with the picture itself."] = (
         "painted"
     )
+    label: Annotated[bool, "Write `synthetic process` visibly into frames and video."] = False
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -39,6 +44,7 @@ class GenerateConfig:
         check_range(self, "num_frames", 2, 10_000)
         check_range(self, "fps", 1, 240)
         check_range(self, "duration", 0.1, 3600)
+        check_range(self, "painting_time", 0.01, 1_000_000)
         check_range(self, "seed", 0, 2**63 - 1)
         if not self.format:
             raise UsageError("--format names nothing to write.", "Choose at least one of frames, mp4, sheet, svg.")

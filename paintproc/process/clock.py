@@ -9,22 +9,41 @@ from paintproc.strokes.values import Strokes
 
 EFFORT = 0.03
 """What any stroke costs beside its length, in canvas units: lifting, looking, loading."""
-PAINTING_TIME = 3600.0
-"""Seconds the whole painting takes."""
+NEW_COLOR = 0.02
+"""What it costs to mix another color, where consecutive strokes differ by more than `MIXED`."""
+MIXED = 0.12
+NEW_PLACE = 0.15
+"""What it costs to go on to another region or stage."""
 
 
 def stroke_ends(strokes: Strokes) -> np.ndarray:
-    """When each stroke is finished, as a part of painting time [N]: length plus effort."""
-    ends = np.cumsum(strokes.lengths().astype(np.float64) + EFFORT)
+    """When each stroke is finished, as a part of painting time [N]."""
+    costs = strokes.lengths().astype(np.float64) + EFFORT
+    if len(costs) > 1:
+        jump = np.abs(np.diff(strokes.color.mean(1), axis=0)).max(1)
+        costs[1:] += NEW_COLOR * (jump > MIXED)
+        costs[1:] += NEW_PLACE * ((np.diff(strokes.region) != 0) | (np.diff(strokes.stage) != 0))
+    ends = np.cumsum(costs)
     return ends / ends[-1] if len(ends) else ends
 
 
-def stage_at(strokes: Strokes, moment: float) -> str:
-    """The stage being painted at a part of painting time; `ground` before the first stroke."""
-    if moment <= 0 or len(strokes) == 0:
-        return "ground"
-    index = min(int(np.searchsorted(stroke_ends(strokes), moment - 1e-9)), len(strokes) - 1)
-    return strokes.stages[strokes.stage[index]]
+def stage_ends(strokes: Strokes) -> np.ndarray:
+    """0, and the moment at which each stage that has strokes is finished."""
+    ends = stroke_ends(strokes)
+    last = np.flatnonzero(np.diff(strokes.stage, append=-1) != 0)
+    return np.concatenate([[0.0], ends[last]])
+
+
+def worked_on(strokes: Strokes, begin: float, end: float) -> dict[tuple[int, int], float]:
+    """How long each (stage, region) was painted between two moments, longest first."""
+    ends = stroke_ends(strokes)
+    starts = np.concatenate([[0.0], ends[:-1]])[: len(ends)]
+    spent = np.clip(np.minimum(ends, end) - np.maximum(starts, begin), 0, None)
+    found: dict[tuple[int, int], float] = {}
+    for i in np.flatnonzero(spent > 0):
+        key = int(strokes.stage[i]), int(strokes.region[i])
+        found[key] = found.get(key, 0.0) + float(spent[i])
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def canvases(strokes: Strokes, size: tuple[int, int], moments: Iterable[float]) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from paintproc.config.generate import Format, GenerateConfig
 from paintproc.errors import OutputError
 from paintproc.files import plain_errors, whole_folder
-from paintproc.media import contact_sheet, save_animation, save_png, save_video
+from paintproc.media import contact_sheet, label, save_animation, save_png, save_video
 from paintproc.process.clock import canvases
 from paintproc.process.generate import PROVENANCE
 from paintproc.sequence import PaintingSequence
@@ -53,23 +53,38 @@ def write_sequence(
     comment = _comment(sequence)
     text = {"Software": "paintproc", "Comment": comment}
     digits = max(3, len(str(len(sequence) - 1)))
+    stamp = label if config.label else _as_it_is
+    frames = [stamp(frame) for frame in sequence.frames]
     names = [f"frames/{k:0{digits}d}.png" for k in range(len(sequence))]
     if "frames" in config.format:
         (folder / "frames").mkdir()
         with ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(lambda name, frame: save_png(folder / name, frame, text), names, sequence.frames):
+            for _ in pool.map(lambda name, frame: save_png(folder / name, frame, text), names, frames):
                 pass
     if "sheet" in config.format:
-        save_png(folder / "sheet.png", contact_sheet(sequence.frames, _labels(sequence)), text)
+        save_png(folder / "sheet.png", contact_sheet(frames, _labels(sequence)), text)
+    if "steps" in config.format:
+        from paintproc.process.steps import steps_sheet
+
+        save_png(folder / "steps.png", steps_sheet(sequence), text)
+    if "html" in config.format:
+        from paintproc.process.player import player_page
+
+        (folder / "process.html").write_text(player_page(sequence, "How it could have been painted"), encoding="utf-8")
+    if "scene" in config.format and sequence.scene is not None and sequence.target is not None:
+        from paintproc.scene.picture import scene_picture
+
+        save_png(folder / "scene.png", scene_picture(sequence.target, sequence.scene), text)
     for kind in ("gif", "webp"):
         if kind in config.format:
-            save_animation(folder / f"process.{kind}", sequence.frames, kind, config.duration, comment)
+            save_animation(folder / f"process.{kind}", frames, kind, config.duration, comment)
     if sequence.strokes is not None:
         _save_strokes(sequence.strokes, sequence, folder, config.format, comment)
         if "mp4" in config.format:
             film = film_frames(sequence.strokes, sequence.frames[-1], config.fps, config.duration)
             count = film_length(config.fps, config.duration)
-            save_video(folder / "process.mp4", reported(film, count, progress), count, config.fps, comment)
+            film = map(stamp, reported(film, count, progress))
+            save_video(folder / "process.mp4", film, count, config.fps, comment)
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     record = {
         "format": FORMAT,
@@ -180,6 +195,14 @@ def _save_strokes(
         height, width = sequence.frames[0].shape[:2]
         svg = strokes_to_svg(strokes, max(height, width), comment)
         (folder / "strokes.svg").write_text(svg, encoding="utf-8")
+    if "ora" in formats:
+        from paintproc.process.openraster import save_openraster
+
+        save_openraster(folder / "strokes.ora", strokes, sequence.frames[0].shape[:2], comment)
+
+
+def _as_it_is(frame: np.ndarray) -> np.ndarray:
+    return frame
 
 
 def _comment(sequence: PaintingSequence) -> str:

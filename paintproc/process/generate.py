@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from paintproc.config.generate import GenerateConfig
+from paintproc.config.plan import FREE, read_plan
 from paintproc.config.settings import as_json
 from paintproc.errors import InputError
 from paintproc.media import Picture, load_picture, picture_from_pixels, shrink_picture
 from paintproc.metrics.frames import frame_distances
-from paintproc.process.captions import captions
-from paintproc.process.clock import PAINTING_TIME, canvases, stage_at
+from paintproc.process.captions import captions, name_regions, stages
+from paintproc.process.clock import canvases, stage_ends
+from paintproc.process.paint import paint
+from paintproc.scene.builtin import find_scene
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.version import __version__
@@ -32,23 +35,26 @@ def generate(
 ) -> PaintingSequence:
     """Show how `image` could have been painted.
 
-    `canvas` is a half-finished canvas of the same picture to start from (resized to it); without
-    it the ground is toned in the picture's mean color. `progress` is called with the part of the
-    work done. InputError for what cannot be read.
+    `canvas` is a half-finished canvas of the same picture to go on from (resized to it): what is
+    blocked in there is kept. `progress` is called with the part of the work done. InputError for
+    what cannot be read, UsageError for a plan that does not fit.
     """
     config = config or GenerateConfig()
+    plan = None if config.plan == FREE else read_plan(config.plan)
     picture = as_picture(image, config.size)
     begun = None if canvas is None else as_picture(canvas)
     target = picture.pixels
     height, width = target.shape[:2]
-    strokes = fit(
-        target.astype(np.float32) / 255,
-        config.stroke_count(height, width),
-        canvas=None if begun is None else _at_size(begun.pixels, height, width),
-        seed=config.seed,
-        progress=progress,
-    )
-    moments = np.linspace(0, 1, config.num_frames)
+    unit = target.astype(np.float32) / 255
+    start = None if begun is None else _at_size(begun.pixels, height, width)
+    count = config.stroke_count(height, width)
+    scene = find_scene(target) if plan or "scene" in config.format else None
+    if plan is None or scene is None:
+        strokes = fit(unit, count, canvas=start, seed=config.seed, progress=progress)
+    else:
+        names = name_regions(target, scene)
+        strokes = paint(unit, count, plan, scene, canvas=start, names=names, seed=config.seed, progress=progress)
+    moments = stage_ends(strokes) if config.frames_at == "stage" else np.linspace(0, 1, config.num_frames)
     frames = list(canvases(strokes, (height, width), moments))
     sentences = captions(strokes, moments)
     distances = frame_distances(frames[-1], target)
@@ -58,17 +64,19 @@ def generate(
     return PaintingSequence(
         frames=frames,
         progress=moments,
-        stages=[stage_at(strokes, moment) for moment in moments],
+        stages=stages(strokes, moments),
         captions=sentences,
-        seconds=moments * PAINTING_TIME,
+        seconds=moments * config.painting_time * 60,
         strokes=strokes,
+        scene=scene,
         target=target,
         info={
             **identity(picture, begun, config),
-            "method": config.plan,
+            "method": plan.name if plan else FREE,
             "seed": config.seed,
             "strokes": len(strokes),
             "painted_end": {name: value if np.isfinite(value) else None for name, value in distances.items()},
+            "scene": None if scene is None else scene.method,
             "versions": package_versions(),
             "provenance": PROVENANCE,
         },
@@ -83,6 +91,7 @@ def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig) -
         "input": {"sha256": picture.sha256},
         "canvas": None if canvas is None else {"sha256": canvas.sha256},
         "settings": as_json(config),
+        "plan": None if config.plan == FREE else read_plan(config.plan).as_json(),
     }
 
 
@@ -90,7 +99,7 @@ def package_versions() -> dict[str, str]:
     """Versions of the packages that decide the pixels."""
     import importlib.metadata
 
-    names = ("numpy", "numba", "opencv-python-headless", "pillow", "imageio-ffmpeg")
+    names = ("numpy", "numba", "opencv-python-headless", "pillow", "scikit-image", "imageio-ffmpeg")
     return {name: importlib.metadata.version(name) for name in names}
 
 

@@ -12,6 +12,15 @@ ROUND = np.ones((1, 1), np.float32)
 """The plain disc with a soft edge, swept along the stroke: opaque all over."""
 
 
+def dry_brush() -> np.ndarray:
+    """Bristles that run out of paint: streaks along the stroke, thinner to its end, broken by grain."""
+    random = np.random.Generator(np.random.Philox(1867))
+    streaks = random.uniform(0.55, 1.0, 5)
+    along = np.linspace(0, 1, 40)[:, None]
+    grain = random.uniform(-0.22, 0.22, (40, 5))
+    return np.clip(streaks * (1 - 0.45 * along**2) + grain, 0.05, 1).astype(np.float32)
+
+
 def check_brush(brush: np.ndarray) -> np.ndarray:
     """Return `brush` as a float32 `[along, across]` map; ValueError if it is none."""
     brush = np.ascontiguousarray(brush, np.float32)

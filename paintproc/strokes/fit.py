@@ -9,13 +9,14 @@ prefix of the painting stays a believable canvas.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
 
 from paintproc.strokes import kernels
 from paintproc.strokes.compiling import kernel
-from paintproc.strokes.rasterize import Texture, run
+from paintproc.strokes.rasterize import Texture, run, unpack
 from paintproc.strokes.values import Strokes
 
 
@@ -137,7 +138,7 @@ class _Painter:
         self.rows[:, :8] *= np.float32(scale)
         picture = draw(self.rows, canvas)
         self.add(seed_strokes(target, picture, births, length, self.random), number)
-        state = _Adam(len(self.rows))
+        state = Adam(len(self.rows))
         limits = self.limits(number, length, scale)
         rebirths = {round(level.steps * part) for part in REBIRTHS} - {0}
         for step in range(level.steps):
@@ -160,7 +161,7 @@ class _Painter:
         self.dried_color = np.concatenate([self.dried_color, rows[:, 8:14]])
 
     def give_rebirth(
-        self, number: int, births: int, removal: np.ndarray, state: "_Adam",
+        self, number: int, births: int, removal: np.ndarray, state: "Adam",
         target: np.ndarray, picture: np.ndarray, length: float,
     ) -> None:  # fmt: skip
         """Take away the strokes whose loss costs least, of any level, and lay new ones on top."""
@@ -188,12 +189,9 @@ class _Painter:
 
     def strokes(self, stages: tuple[str, ...]) -> Strokes:
         height, width = self.target.shape[:2]
-        count, side = len(self.rows), np.float32(self.longer_side)
+        arrays: dict[str, Any] = unpack(self.rows, self.longer_side)
         return Strokes(
-            points=self.rows[:, :6].reshape(count, 3, 2) / side,
-            radius=self.rows[:, 6:8] / side,
-            color=self.rows[:, 8:14].reshape(count, 2, 3),
-            alpha=self.rows[:, 14:],
+            **arrays,
             stage=self.level,
             stages=stages,
             ground=self.ground,
@@ -201,7 +199,7 @@ class _Painter:
         )
 
 
-class _Adam:
+class Adam:
     """Adam (Kingma and Ba 2015, algorithm 1) within bounds; strokes may be born at any step."""
 
     def __init__(self, count: int) -> None:
@@ -244,12 +242,17 @@ def adam_step(rows, gradients, mean, square, scale, rate, low, high, moment1, mo
 
 
 def seed_strokes(
-    target: np.ndarray, picture: np.ndarray, count: int, length: float, random: np.random.Generator
+    target: np.ndarray,
+    picture: np.ndarray,
+    count: int,
+    length: float,
+    random: np.random.Generator,
+    where: np.ndarray | None = None,
 ) -> np.ndarray:
     """New strokes as kernel rows [count, 16]: where `picture` misses `target`, along its edges.
 
-    Places are drawn with the square of the blurred error as density; the direction is the
-    minor axis of the structure tensor; the color is the blurred target's.
+    Places are drawn with the square of the blurred error as density, times `where` [H, W]; the
+    direction is the minor axis of the structure tensor; the color is the blurred target's.
     """
     coarser = min(1.0, 4 / length)
     small, now = shrink(target, coarser), shrink(picture, coarser)
@@ -259,6 +262,8 @@ def seed_strokes(
     density = (
         blur(cv2.transform(np.abs(small - now), np.ones((1, 3), np.float32)), size / 2).astype(np.float64) ** 2 + 1e-12
     )
+    if where is not None:
+        density *= np.maximum(shrink(np.ascontiguousarray(where, np.float32), coarser), 1e-9)
     ladder = np.cumsum(density.ravel())
     drawn = np.searchsorted(ladder, random.random(count) * ladder[-1]).clip(0, ladder.size - 1)
     y, x = np.divmod(drawn[np.argsort(walk_order(drawn, height, width), kind="stable")], width)

@@ -132,6 +132,17 @@ def pack(strokes: Strokes, longer_side: int) -> np.ndarray:
     return rows
 
 
+def unpack(rows: np.ndarray, longer_side: int) -> dict[str, np.ndarray]:
+    """Points, radius, color and alpha of `Strokes` from the kernels' rows."""
+    count, side = len(rows), np.float32(longer_side)
+    return {
+        "points": rows[:, :6].reshape(count, 3, 2) / side,
+        "radius": rows[:, 6:8] / side,
+        "color": rows[:, 8:14].reshape(count, 2, 3),
+        "alpha": rows[:, 14:],
+    }
+
+
 def unpack_gradients(total: np.ndarray, longer_side: int) -> StrokeGradients:
     count = len(total)
     return StrokeGradients(
@@ -164,17 +175,7 @@ def run(
         raise ValueError(f"weight has shape {weight.shape}, expected {(height, width)}")
     reveal = np.ones(len(rows), np.float32) if reveal is None else reveal
     edge = np.float32(softness)
-    nodes, first = kernels.flatten(rows, reveal)
-    boxes = kernels.bounding_boxes(nodes, first, rows, edge)
-
-    def find(begin: int, end: int) -> np.ndarray:
-        return kernels.find_pairs(nodes, first, rows, reveal, boxes, edge, height, width, begin, end)
-
-    spans = boxes[:, 1::2] - boxes[:, ::2] + np.float32(kernels.TILE)
-    ladder = np.concatenate([[0.0], np.cumsum(np.minimum(spans[:, 0] * spans[:, 1], height * width))])
-    found = np.concatenate(in_parallel(find, cuts(ladder, 1 << 20)))
-    tiles = -(-height // kernels.TILE) * -(-width // kernels.TILE)
-    start, pairs = kernels.sort_by_tile(found, tiles)
+    nodes, first, start, pairs = sort_strokes(rows, reveal, (height, width), softness)
     picture = np.empty_like(canvas)
     gradients = np.zeros((0 if mode == kernels.FORWARD else len(pairs), kernels.COLUMNS + 1), np.float32)
 
@@ -186,6 +187,25 @@ def run(
 
     in_parallel(draw, cuts(start, 64))
     return picture, kernels.add_up(gradients, pairs[: len(gradients)], len(rows))
+
+
+def sort_strokes(
+    rows: np.ndarray, reveal: np.ndarray, size: tuple[int, int], softness: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Polylines (nodes, first) of packed strokes, and which of them touch which tile (start, pairs)."""
+    edge = np.float32(softness)
+    height, width = size
+    nodes, first = kernels.flatten(rows, reveal)
+    boxes = kernels.bounding_boxes(nodes, first, rows, edge)
+    spans = boxes[:, 1::2] - boxes[:, ::2] + np.float32(kernels.TILE)
+    ladder = np.concatenate([[0.0], np.cumsum(np.minimum(spans[:, 0] * spans[:, 1], height * width))])
+
+    def find(begin: int, end: int) -> np.ndarray:
+        return kernels.find_pairs(nodes, first, rows, reveal, boxes, edge, height, width, begin, end)
+
+    found = np.concatenate(in_parallel(find, cuts(ladder, 1 << 20)))
+    tiles = -(-height // kernels.TILE) * -(-width // kernels.TILE)
+    return nodes, first, *kernels.sort_by_tile(found, tiles)
 
 
 def cuts(ladder: np.ndarray, least: int) -> list[int]:

@@ -1,0 +1,96 @@
+"""The first strokes: a wash over the blank canvas, and a drawing of the main contours."""
+
+import cv2
+import numpy as np
+
+from paintproc.config.plan import Drawing, Ground
+from paintproc.scene.values import Scene
+from paintproc.strokes.kernels import COLUMNS
+
+UMBER = np.array([0.62, 0.54, 0.43], np.float32)
+"""What the wash leans to: an earth color, as grounds often are."""
+
+
+def wash(target: np.ndarray, ground: Ground, random: np.random.Generator) -> np.ndarray:
+    """Kernel rows of broad strokes to and fro, top to bottom, in the picture's muted color."""
+    height, width = target.shape[:2]
+    color = wash_color(target)
+    radius = ground.width / 2 * max(height, width)
+    count = max(2, int(np.ceil(height / (1.4 * radius))))
+    rows = np.empty((count, COLUMNS), np.float32)
+    for i in range(count):
+        y = (i + 0.5) * height / count + random.normal(0, 0.08 * radius, 3)
+        x0, x1 = (-radius, width + radius) if i % 2 == 0 else (width + radius, -radius)
+        rows[i, :6] = x0, y[0], width / 2, y[1], x1, y[2]
+        rows[i, 6:8] = radius
+        rows[i, 8:14] = np.tile(np.clip(color + random.normal(0, 0.006), 0, 1), 2)
+        rows[i, 14:] = 0.97
+    return rows
+
+
+def wash_color(target: np.ndarray) -> np.ndarray:
+    """The picture's median color, leaning to earth [3]."""
+    return (0.75 * np.median(target.reshape(-1, 3), axis=0) + 0.25 * UMBER).astype(np.float32)
+
+
+def draw_contours(target: np.ndarray, scene: Scene, drawing: Drawing, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` thin strokes along the main contours: kernel rows, and their regions.
+
+    First the regions' borders, then, within them, those borders of parts along which the picture
+    changes most. What runs along the frame is left out. Drawn region by region, far to near.
+    """
+    side = max(target.shape[:2])
+    gray = cv2.GaussianBlur(target.mean(2), (0, 0), 0.004 * side)
+    edges = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
+    main, fine = [], []
+    for k in range(1, len(scene)):
+        pieces = _contour_pieces(scene.regions >= k, scene.regions == k, drawing.length * side)
+        main += [(_arc_length(piece), k, piece) for piece in pieces]
+    for part in range(int(scene.parts.max()) + 1):
+        own = scene.parts == part
+        if own.any():
+            k = int(scene.regions[own][0])
+            for piece in _contour_pieces(own, own & (scene.regions == k), drawing.length * side):
+                strength = float(edges[piece[:, 1].astype(int), piece[:, 0].astype(int)].mean())
+                fine.append((strength, k, piece))
+    chosen = sorted(main, key=lambda item: -item[0])[:count]
+    chosen += sorted(fine, key=lambda item: -item[0])[: max(0, count - len(chosen))]
+    chosen.sort(key=lambda item: (item[1], item[2][0, 0] + item[2][0, 1]))
+    dark = 0.4 * target.reshape(-1, 3).mean(0) * np.array([1.0, 0.9, 0.8], np.float32)
+    radius = drawing.width / 2 * side
+    rows = np.empty((len(chosen), COLUMNS), np.float32)
+    for row, (_, _, piece) in zip(rows, chosen, strict=True):
+        t = np.linspace(0, 1, len(piece))[:, None]
+        start, end = piece[0], piece[-1]
+        basis = 2 * t * (1 - t)
+        middle = (basis * (piece - (1 - t) ** 2 * start - t**2 * end)).sum(0) / (basis**2).sum()
+        row[:] = np.concatenate([start, middle, end, np.array([radius, 0.7 * radius]), dark, dark, (0.85, 0.6)])
+    return rows, np.array([k for _, k, _ in chosen], np.int32)
+
+
+def _arc_length(piece: np.ndarray) -> float:
+    return float(np.linalg.norm(np.diff(piece, axis=0), axis=1).sum())
+
+
+def _contour_pieces(near: np.ndarray, own: np.ndarray, length: float) -> list[np.ndarray]:
+    """Runs [n, 2] of the border of `near` beside `own`, each at most `length` pixels long."""
+    height, width = near.shape
+    side = max(height, width)
+    smooth = cv2.GaussianBlur(near.astype(np.float32), (0, 0), 0.008 * side) > 0.5
+    beside = cv2.dilate(own.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    contours, _ = cv2.findContours(smooth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    step = max(8, int(length))
+    pieces = []
+    for contour in contours:
+        points = contour[:, 0]
+        x, y = points[:, 0], points[:, 1]
+        inside = (x > 2) & (y > 2) & (x < width - 3) & (y < height - 3) & beside[y, x]
+        runs = np.split(np.arange(len(points)), np.flatnonzero(np.diff(inside.astype(int))) + 1)
+        for run in runs:
+            if not inside[run[0]] or len(run) < step // 4:
+                continue
+            for begin in range(0, len(run), step):
+                piece = run[begin : begin + step + 2]
+                if len(piece) >= max(6, step // 4):
+                    pieces.append(points[piece].astype(np.float32))
+    return pieces

@@ -1,0 +1,1 @@
+"""What is in the picture: regions, how far they are, and what lies behind them."""

@@ -1,0 +1,138 @@
+"""How much nearer to its aim each stroke brought the canvas at the moment it was laid."""
+
+import numpy as np
+
+from paintproc.strokes import kernels
+from paintproc.strokes.compiling import kernel
+from paintproc.strokes.kernels import (
+    HALF,
+    ONE,
+    PIXELS,
+    TILE,
+    ZERO,
+    lay_over,
+    look_up_brush,
+    nearest,
+    slopes_at,
+    stroke_gradient,
+)
+from paintproc.strokes.rasterize import SOFTNESS, Texture, cuts, in_parallel, pack, sort_strokes
+from paintproc.strokes.values import Strokes
+
+
+def error_changes(strokes: Strokes, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray) -> np.ndarray:
+    """The change of squared error by each stroke [N], against its own aim.
+
+    The strokes are laid one by one on `canvas` [H, W, 3]; stroke i is judged over its footprint
+    by `aims[aim_of[i]]`, `aims` [A, H, W, 3]. Negative: the stroke helped.
+    """
+    rows = pack(strokes, max(canvas.shape[:2]))
+    texture = Texture.of(strokes.brush, strokes.brushes)
+    return 2 * lay_in_turn(rows, texture, np.ascontiguousarray(canvas, np.float32), aims, aim_of)[:, 16]
+
+
+def lay_in_turn(
+    rows: np.ndarray, texture: Texture, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray
+) -> np.ndarray:
+    """Gradient rows [N, 17] of each stroke's own error when it is laid, and what it changed.
+
+    Stroke i sees the canvas under it as given: columns 0 to 15 are the derivatives of
+    1/2 sum (canvas after i - aim)^2 by its own parameters, column 16 the change of that sum.
+    """
+    reveal = np.ones(len(rows), np.float32)
+    nodes, first, start, pairs = sort_strokes(rows, reveal, canvas.shape[:2], SOFTNESS)
+    found = np.zeros((len(pairs), kernels.COLUMNS + 1), np.float32)
+    aims, aim_of = np.ascontiguousarray(aims, np.float32), np.ascontiguousarray(aim_of, np.int32)
+
+    def lay(begin: int, end: int) -> None:
+        lay_tiles(
+            nodes, first, rows, texture.brush_of, texture.shapes, texture.data, start, pairs, canvas, aims, aim_of,
+            np.float32(SOFTNESS), begin, end, found,
+        )  # fmt: skip
+
+    in_parallel(lay, cuts(start, 64))
+    return kernels.add_up(found, pairs, len(rows))
+
+
+@kernel
+def lay_tiles(  # type: ignore[no-untyped-def]
+    nodes, first, rows, brush_of, brush_shapes, brush_data, start, pairs, canvas, aims, aim_of, softness,
+    tile_begin, tile_end, found,
+):  # fmt: skip
+    """Back to front, tile by tile; the gradient is the rasterizer's, of one stroke over a canvas."""
+    height, width = canvas.shape[0], canvas.shape[1]
+    across = (width + TILE - 1) // TILE
+    inverse_width = HALF / softness
+    x, y, light = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    distance2, position = np.empty((1, PIXELS), np.float32), np.empty((1, PIXELS), np.float32)
+    dx, dy = np.empty((1, PIXELS), np.float32), np.empty((1, PIXELS), np.float32)
+    brush, slope = np.empty((3, PIXELS), np.float32), np.empty((3, PIXELS), np.float32)
+    red, green, blue = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    gx, gy, gz = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    now_red, now_green = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    now_blue, counts = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    aim_red, aim_green = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
+    aim_blue = np.empty(PIXELS, np.float32)
+    plain = False
+    for tile in range(tile_begin, tile_end):
+        top, left = (tile // across) * TILE, (tile % across) * TILE
+        if start[tile] == start[tile + 1]:
+            continue
+        shown = -1
+        for p in range(PIXELS):
+            r, c = top + p // TILE, left + p % TILE
+            x[p], y[p] = np.float32(c) + HALF, np.float32(r) + HALF
+            counts[p] = ONE if r < height and c < width else ZERO
+            r, c = min(height - 1, r), min(width - 1, c)
+            now_red[p], now_green[p], now_blue[p] = canvas[r, c, 0], canvas[r, c, 1], canvas[r, c, 2]
+        for e in range(start[tile], start[tile + 1]):
+            i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
+            if aim_of[i] != shown:
+                shown = aim_of[i]
+                for p in range(PIXELS):
+                    r, c = min(height - 1, top + p // TILE), min(width - 1, left + p % TILE)
+                    aim_red[p], aim_green[p], aim_blue[p] = (
+                        aims[shown, r, c, 0],
+                        aims[shown, r, c, 1],
+                        aims[shown, r, c, 2],
+                    )
+            nearest(nodes, first[i], pairs[e, 1], pairs[e, 2], x, y, p0, p1, 0, distance2, position, dx, dy)
+            slopes_at(nodes, first[i], pairs[e, 1], pairs[e, 2], p0, p1, 0, position, slope)
+            h = ONE / np.float32(first[i + 1] - first[i] - 1)
+            shape = brush_shapes[brush_of[i]]
+            textured = shape[1] * shape[2] > 1
+            if not textured and not plain:
+                brush[0], brush[1:] = ONE, ZERO
+            plain = not textured
+            if textured:
+                look_up_brush(brush_data, shape, rows[i], h, p0, p1, 0, position, dx, dy, slope, brush)
+            for p in range(p0, p1):
+                light[p] = ONE
+                red[p] = green[p] = blue[p] = ZERO
+            lay_over(rows[i], h, p0, p1, 0, inverse_width, distance2, position, brush, red, green, blue, light)
+            change = ZERO
+            for p in range(p0, p1):
+                red[p] += light[p] * now_red[p]
+                green[p] += light[p] * now_green[p]
+                blue[p] += light[p] * now_blue[p]
+                d0, d1, d2 = red[p] - aim_red[p], green[p] - aim_green[p], blue[p] - aim_blue[p]
+                b0, b1, b2 = now_red[p] - aim_red[p], now_green[p] - aim_green[p], now_blue[p] - aim_blue[p]
+                change += counts[p] * (d0 * d0 + d1 * d1 + d2 * d2 - b0 * b0 - b1 * b1 - b2 * b2)
+                gx[p] = counts[p] * d0
+                gy[p] = counts[p] * d1
+                gz[p] = counts[p] * d2
+                now_red[p] = red[p]
+                now_green[p] = green[p]
+                now_blue[p] = blue[p]
+                light[p] = ONE
+            if textured:
+                stroke_gradient(
+                    True, rows[i], h, p0, p1, 0, inverse_width, distance2, position, dx, dy, slope,
+                    brush, red, green, blue, light, gx, gy, gz, counts, found[e],
+                )  # fmt: skip
+            else:
+                stroke_gradient(
+                    False, rows[i], h, p0, p1, 0, inverse_width, distance2, position, dx, dy, slope,
+                    brush, red, green, blue, light, gx, gy, gz, counts, found[e],
+                )  # fmt: skip
+            found[e, 16] = HALF * change
