@@ -108,7 +108,7 @@ def test_a_changed_file_is_not_thrown_away(paintproc, small_file):
 @pytest.mark.parametrize("own", [False, True])
 def test_what_appears_while_painting_is_not_lost(tmp_path, small_file, own):
     """A diary, or the result of another process with another seed."""
-    command = [COMMAND, "generate", "-i", small_file, "--strokes", "300", "--duration", "40", "-o", "late"]
+    command = [COMMAND, "generate", "-i", small_file, "--strokes", "300", "--duration", "150", "-o", "late"]
     slow = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not leftovers(tmp_path):
         time.sleep(0.01)
@@ -295,7 +295,7 @@ def test_a_full_disk(paintproc, small_file):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)]
 )
-@pytest.mark.parametrize("delay", [0.7, 1.9])
+@pytest.mark.parametrize("delay", [1.0, 2.2])
 def test_signals_leave_nothing_half_written(tmp_path, number, code, delay):
     pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
