@@ -33,8 +33,7 @@ def one(target: np.ndarray, plan: Plan) -> dict[str, float]:
     painted = time.perf_counter()
     free = fit(as_float(target), count)
     freely = time.perf_counter()
-    behind = max(stage.behind for stage in plan.stage)
-    judged = judge(strokes, scene, target, behind).as_json()
+    judged = judge(strokes, scene, target, plan.behind).as_json()
     widths = [width for stage, width in judged.pop("width").items()]
     times = judged.pop("stage_time")
     whole = [value for stage, value in times.items() if stage not in ("ground", "highlights")]

@@ -21,7 +21,7 @@ from paintproc.strokes.fit import fit
 from paintproc.strokes.rasterize import Texture, pack, rasterize, squared_error_gradients
 
 PLAN = read_plan(HUMAN)
-BEHIND = max(stage.behind for stage in PLAN.stage)
+BEHIND = PLAN.behind
 
 
 @pytest.fixture(scope="module", params=["still-life", "self-portrait"])

@@ -56,6 +56,11 @@ class Plan:
     drawing: Drawing
     stage: tuple[Stage, ...]
 
+    @property
+    def behind(self) -> float:
+        """How far layers run on behind what is nearer, in canvas units."""
+        return max(stage.behind for stage in self.stage)
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -25,6 +25,8 @@ from paintproc.strokes.fit import Adam, blur, seed_strokes, shrink
 from paintproc.strokes.rasterize import Texture, run, unpack
 from paintproc.strokes.values import Strokes
 
+BRUSHES = (ROUND, dry_brush())
+"""For paint, and for the drawing."""
 PER_ROW = ("rows", "stage", "region", "born_color", "fixed", "mean", "square", "age")
 JUDGED_SIDE = 512
 """Strokes are judged on a canvas of at most this size."""
@@ -86,8 +88,7 @@ class _Painter:
         self.ground = np.array(plan.ground.blank, np.float32) if canvas is None else canvas
         self.begun = canvas is not None
         self.side = max(target.shape[:2])
-        behind = max(stage.behind for stage in plan.stage)
-        self.layers = find_layers(target, scene, wash_color(target) if canvas is None else canvas, behind)
+        self.layers = find_layers(target, scene, wash_color(target) if canvas is None else canvas, plan.behind)
         self.rows = np.zeros((0, kernels.COLUMNS), np.float32)
         self.mean = np.zeros((0, kernels.COLUMNS), np.float32)
         self.square = np.zeros((0, kernels.COLUMNS), np.float32)
@@ -134,20 +135,26 @@ class _Painter:
         rebirths = {round(stage.steps * part) for part in fitting.REBIRTHS} if stage.aim == "picture" else set()
         bounds = self.bounds(stage, number, view)
         for step in range(stage.steps):
-            texture = self.texture()
-            picture, found = run(self.rows, texture, view.canvas, target=view.target, mode=kernels.SQUARED_ERROR)
+            own = OWN_AIM_EVERY * OWN_AIM if step % OWN_AIM_EVERY == 0 and step not in rebirths else 0.0
+            picture, found = self.slopes(view, own)
             if step in rebirths:
                 self.give_rebirth(number, int(births * fitting.REBORN), found[:, 16], picture, rank, view)
                 bounds = self.bounds(stage, number, view)
                 continue
-            if step % OWN_AIM_EVERY == 0:
-                alone = lay_in_turn(self.rows, texture, view.canvas, view.aims, self.aims())
-                found[:, :16] += OWN_AIM_EVERY * OWN_AIM * alone[:, :16]
             settle = 1.0 if step < fitting.SETTLE[0] * stage.steps else fitting.SETTLE[1]
             self.move(found, settle, bounds)
         self.rows[:, :8] /= view.scale
         now = self.stage == number
         self.born_color[now] = self.rows[now, 8:14]
+
+    def slopes(self, view: "_View", own: float) -> tuple[np.ndarray, np.ndarray]:
+        """The picture, and the gradient rows [N, 17] against it and, `own` as much, own aims."""
+        texture = self.texture()
+        picture, found = run(self.rows, texture, view.canvas, target=view.target, mode=kernels.SQUARED_ERROR)
+        if own:
+            alone = lay_in_turn(self.rows, texture, view.canvas, view.aims, self.aims())
+            found[:, :16] += own * alone[:, :16]
+        return picture, found
 
     def give_birth(self, stage: Stage, number: int, births: int, turn: np.ndarray, view: "_View") -> None:
         picture = run(self.rows, self.texture(), view.canvas)[0]
@@ -224,7 +231,7 @@ class _Painter:
         adam.step(self.rows, found, settle, *bounds)
 
     def texture(self) -> Texture:
-        return Texture.of((self.stage == 1).astype(np.int32), (ROUND, dry_brush()))
+        return Texture.of((self.stage == 1).astype(np.int32), BRUSHES)
 
     def take_away_what_did_not_help(self) -> None:
         """Drop painted strokes that led away from their own aim when they were laid."""
@@ -234,12 +241,8 @@ class _Painter:
         aims = np.stack([*(cv2.resize(layer, size) for layer in self.layers), target])
         ground = self.ground if self.ground.ndim == 1 else shrink(self.ground, scale)
         canvas = np.ascontiguousarray(np.broadcast_to(ground, target.shape), np.float32)
-        for _ in range(1):
-            changes = error_changes(self.strokes(), canvas, aims, self.aims())
-            worse = (changes >= 0) & ~self.fixed
-            if not worse.any():
-                break
-            self.take(np.flatnonzero(~worse))
+        changes = error_changes(self.strokes(), canvas, aims, self.aims())
+        self.take(np.flatnonzero((changes < 0) | self.fixed))
 
     def polish(self, shorter: float) -> None:
         """A few small steps for all, since some neighbors were taken away."""
@@ -247,20 +250,13 @@ class _Painter:
         view = _View(self, replace(stage, scale=1.0), shorter)
         bounds = self.bounds(stage, number, view)
         for _ in range(POLISH):
-            texture = self.texture()
-            _, found = run(self.rows, texture, view.canvas, target=view.target, mode=kernels.SQUARED_ERROR)
-            alone = lay_in_turn(self.rows, texture, view.canvas, view.aims, self.aims())
-            found[:, :16] += OWN_AIM * alone[:, :16]
+            _, found = self.slopes(view, OWN_AIM)
             self.move(found, fitting.SETTLE[1], bounds)
 
     def aims(self) -> np.ndarray:
         """For each stroke the layer it is judged by, or the picture, which comes after them."""
-        return np.where(self.is_layered(), self.region, len(self.scene)).astype(np.int32)
-
-    def is_layered(self) -> np.ndarray:
-        """Which strokes aim at a layer instead of the picture [N]."""
-        stages = [i + 2 for i, stage in enumerate(self.plan.stage) if stage.aim == "layers"]
-        return np.isin(self.stage, stages)
+        layered = [i + 2 for i, stage in enumerate(self.plan.stage) if stage.aim == "layers"]
+        return np.where(np.isin(self.stage, layered), self.region, len(self.scene)).astype(np.int32)
 
     def strokes(self, names: tuple[str, ...] | None = None) -> Strokes:
         height, width = self.target.shape[:2]
@@ -268,7 +264,7 @@ class _Painter:
         return Strokes(
             **arrays,
             brush=(self.stage == 1).astype(np.int32),
-            brushes=(ROUND, dry_brush()),
+            brushes=BRUSHES,
             stage=self.stage,
             region=self.region,
             stages=("ground", "drawing", *(stage.name for stage in self.plan.stage)),
