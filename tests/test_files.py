@@ -143,3 +143,20 @@ def test_only_dead_processes_scratch_is_removed(tmp_path):
 
 def test_signals_are_no_ordinary_exceptions():
     assert not issubclass(Interrupted, Exception)
+
+
+def test_a_swallowed_signal_is_not_lost(monkeypatch):
+    """A compiler's callback may print the exception and go on; the command must still stop."""
+    import contextlib
+
+    from paintproc.cli import options
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(options, "_stopped", [])
+    options.check_stopped()
+    for number, kind in ((signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)):
+        options._stopped.clear()
+        with contextlib.suppress(kind):
+            options._stop(number, None)
+        with pytest.raises(kind):
+            options.check_stopped()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paintproc import console
+from paintproc.cli.options import check_stopped
 from paintproc.errors import OutputError, PaintprocError
 
 KEYS = {"input", "error", "exit_code"}
@@ -39,6 +40,7 @@ class Failures(list[dict[str, object]]):
         except MemoryError:
             self._note(source, f"{source}: out of memory. A smaller --size needs less.", 5)
         except Exception as error:
+            check_stopped()
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{source}: this is a bug: {type(error).__name__}: {error} ({where.name}, line {where.lineno})."
             self._note(source, text, 1)

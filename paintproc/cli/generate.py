@@ -17,6 +17,7 @@ from paintproc.cli.options import (
     Overwrite,
     Quiet,
     Verbose,
+    check_stopped,
     options_from,
     print_result,
 )
@@ -151,8 +152,14 @@ def _paint(
 
     announce_compilation(console.say)
     with whole_folder(folder, replace=guard) as scratch, console.progress_bar(f"painting {name}") as progress:
-        sequence = generate(picture, config, canvas=canvas, progress=lambda done: progress(0.6 * done))
-        write_sequence(sequence, scratch, config, lambda done: progress(0.6 + 0.4 * done))
+
+        def advance(done: float) -> None:
+            check_stopped()
+            progress(done)
+
+        sequence = generate(picture, config, canvas=canvas, progress=lambda done: advance(0.6 * done))
+        write_sequence(sequence, scratch, config, lambda done: advance(0.6 + 0.4 * done))
+        check_stopped()
 
 
 def _output_folders(inputs: list[str], output: Path | None, batch: bool) -> list[Path]:

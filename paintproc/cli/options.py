@@ -19,7 +19,7 @@ from paintproc import console
 from paintproc.config.settings import field_types, option, read_settings_file
 from paintproc.errors import Interrupted, OutputError, PaintprocError
 
-STOPPING = ("SIGTERM", "SIGUSR1", "SIGHUP")
+STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 Output = Annotated[
     Path | None,
@@ -111,12 +111,8 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
             traceback.print_exc()
         console.complain(f"paintproc: {error}")
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        console.complain("paintproc: stopped; nothing half-written is left.")
-        raise typer.Exit(130) from None
-    except Interrupted as stop:
-        console.complain(f"paintproc: {stop}")
-        raise typer.Exit(stop.exit_code) from None
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise _ended(stop) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -128,10 +124,18 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
     except Exception as error:
         if verbose:
             traceback.print_exc()
+        if _stopped:
+            # compiled code turns the exception of a signal into another one
+            raise _ended(_stopped[0]) from None
         console.complain(
             f"paintproc: this is a bug: {type(error).__name__}: {error}. Please report it, with --verbose."
         )
         raise typer.Exit(1) from None
+
+
+_stopped: list[BaseException] = []
+"""The signal that came, in case its exception is swallowed: code that calls back into Python,
+as the kernels' compiler does while it loads, prints exceptions and goes on."""
 
 
 def _stop(number: int, _: Any) -> None:
@@ -139,7 +143,24 @@ def _stop(number: int, _: Any) -> None:
         # tidying up is not to be interrupted
         signal.signal(getattr(signal, name, signal.SIGTERM), signal.SIG_IGN)
     name = signal.Signals(number).name
-    raise Interrupted(f"Stopped by {name}; what was finished is kept. Run the same command again to go on.")
+    text = f"Stopped by {name}; what was finished is kept. Run the same command again to go on."
+    _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(text))
+    raise _stopped[0]
+
+
+def _ended(stop: BaseException) -> typer.Exit:
+    """Say that a signal ended the command; the exit it ends with."""
+    if isinstance(stop, Interrupted):
+        console.complain(f"paintproc: {stop}")
+        return typer.Exit(stop.exit_code)
+    console.complain("paintproc: stopped; nothing half-written is left.")
+    return typer.Exit(130)
+
+
+def check_stopped() -> None:
+    """Raise what a signal raised before; called now and then, and before an output appears."""
+    if _stopped:
+        raise _stopped[0]
 
 
 def print_result(line: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from paintproc import console
-from paintproc.cli.options import Json, Overwrite, Quiet, Verbose, options_from, print_result
+from paintproc.cli.options import Json, Overwrite, Quiet, Verbose, check_stopped, options_from, print_result
 from paintproc.config.render import RenderConfig
 from paintproc.errors import OutputError, UsageError
 
@@ -48,6 +48,7 @@ def command(
     with tempfile.TemporaryDirectory() as folder, console.progress_bar(f"drawing {output.name}") as progress:
         drawn = Path(folder, "drawn")
         render(loaded, drawn, kind, config, progress)
+        check_stopped()
         if output.is_file() and not overwrite and filecmp.cmp(drawn, output, shallow=False):
             console.say(f"{output} is complete already.")
         else:
