@@ -24,6 +24,6 @@ docs:
 	$(PY) docs/make.py
 
 bench:
-	for b in startup rasterize fit generate plan; do $(PY) benchmarks/bench_$$b.py || exit 1; done
+	for b in startup rasterize fit generate plan scene; do $(PY) benchmarks/bench_$$b.py || exit 1; done
 
 .PHONY: check setup lint types test fix docs bench

@@ -19,15 +19,17 @@ from paintproc.metrics.frames import psnr
 from paintproc.process.clock import to_uint8
 from paintproc.process.judge import judge
 from paintproc.process.paint import paint
-from paintproc.scene.builtin import find_scene
+from paintproc.scene.find import find_scene
+from paintproc.scene.values import Scene
 from paintproc.strokes.fit import fit
 from paintproc.strokes.rasterize import rasterize
 
 
-def one(target: np.ndarray, plan: Plan) -> dict[str, float]:
+def figures(target: np.ndarray, plan: Plan, scene: Scene | None = None) -> dict[str, float]:
+    """Every figure of one picture; the scene is the built-in one where none is given."""
     count = GenerateConfig().stroke_count(*target.shape[:2])
     begun = time.perf_counter()
-    scene = find_scene(target)
+    scene = scene or find_scene(target)
     found = time.perf_counter()
     strokes = paint(as_float(target), count, plan, scene)
     painted = time.perf_counter()
@@ -70,10 +72,10 @@ def main() -> None:
     plan = read_plan(arguments.plan)
     results = {"plan": plan.name}
     warm = next(iter(pictures("bench8").values()))
-    one(warm, plan)
+    figures(warm, plan)
     for name in ("bench8", "famous"):
         targets = list(pictures(name).values())[:: arguments.every if name == "famous" else 1]
-        rows = [one(target, plan) for target in targets]
+        rows = [figures(target, plan) for target in targets]
         results[name] = {"pictures": len(rows), **summary(rows)}
     save("plan", results)
 

@@ -17,11 +17,15 @@ ROOT = DOCS.parent
 COMMAND = Path(sys.executable).with_name("paintproc")
 
 
+WEIGHTS = ("list", "get", "path", "verify", "convert")
+COMMANDS = ([], ["generate"], ["render"], ["weights"], *(["weights", word] for word in WEIGHTS), ["doctor"])
+
+
 def commands() -> str:
     """Every command's --help."""
     parts = ["# Commands\n\nMade by `make docs` from `--help`.\n"]
     environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    for words in ([], ["generate"], ["render"]):
+    for words in COMMANDS:
         done = subprocess.run([COMMAND, *words, "--help"], capture_output=True, text=True, check=True, env=environment)
         text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
         parts.append(f"## {' '.join(['paintproc', *words])}\n\n```text\n{text}\n```\n")
@@ -138,7 +142,21 @@ def plan_table(results: dict) -> str:
     return f"The {results['plan']} plan, against the free order with as many strokes.\n\n" + table(head, rows)
 
 
+def scene_table(results: dict) -> str:
+    rows = []
+    for name, row in results["methods"].items():
+        plan = row.get("plan", {})
+        figures = [plan.get(key, "") for key in ("cost_db", "locality", "order", "purposeful", "ghost")]
+        rows.append(
+            [name, *(row[key] for key in ("together", "apart", "order", "regions", "seconds_median")), *figures]
+        )
+    head = ["scene by", "together", "apart", "order", "regions", "seconds", "plan: cost dB", "locality", "order",
+            "purposeful", "ghost"]  # fmt: skip
+    return f"{results['pictures']} famous paintings; see [scene.md](scene.md).\n\n" + table(head, rows)
+
+
 TITLES = {
+    "scene": "Scenes",
     "plan": "The human order",
     "fit": "Quality and seconds of fitting",
     "rasterize": "Rasterizer",
@@ -146,6 +164,7 @@ TITLES = {
     "generate": "The whole command",
 }
 TABLES = {
+    "scene": scene_table,
     "plan": plan_table,
     "fit": fit_table,
     "rasterize": rasterize_table,
@@ -164,13 +183,37 @@ def pictures() -> None:
                 if name == "strip" and path.stem != "wheat-field":
                     continue
                 folder = Path(scratch, f"{path.stem}-{frames}")
-                arguments = ["--num-frames", str(frames), "--format", "sheet", "-o", str(folder)]
+                arguments = ["--num-frames", str(frames), "--format", "sheet", "--scene", "builtin", "-o", str(folder)]
                 subprocess.run(
                     [COMMAND, "generate", "-q", "--image", path, *arguments], check=True, stdout=subprocess.DEVNULL
                 )
                 sheet = Image.open(folder / "sheet.png")
                 sheet.thumbnail((1600, 1600), Image.Resampling.LANCZOS)
                 sheet.save(DOCS / "images" / f"{name}.jpg", quality=84, optimize=True)
+
+
+def scenes() -> None:
+    """The examples' scenes, built in and by MobileSAM, where its weights are at hand."""
+    import numpy as np
+    from PIL import Image
+
+    from paintproc.media import load_picture
+    from paintproc.scene.find import find_scene
+    from paintproc.scene.networks import Choice, look
+    from paintproc.scene.picture import scene_picture
+    from paintproc.weights.manifest import named
+    from paintproc.weights.store import state, weights_folder
+
+    if state(named("mobile-sam"), weights_folder()) != "here":
+        print("docs/images/scene-*.jpg stay as they are: `paintproc weights get mobile-sam` brings what they need")
+        return
+    for path in sorted((ROOT / "examples").glob("*.jpg")):
+        picture = load_picture(path, max_side=512).pixels
+        found = [find_scene(picture), find_scene(picture, look(picture, Choice("mobile-sam")))]
+        pair = [scene_picture(picture, scene)[:, : picture.shape[1]] for scene in found]
+        image = Image.fromarray(np.concatenate(pair, 1))
+        image.thumbnail((900, 900), Image.Resampling.LANCZOS)
+        image.save(DOCS / "images" / f"scene-{path.stem}.jpg", quality=82, optimize=True)
 
 
 PAGES = {"commands.md": commands, "python.md": python, "benchmarks.md": benchmarks}
@@ -184,6 +227,7 @@ def main() -> int:
         for name, make in PAGES.items():
             (DOCS / name).write_text(make())
         pictures()
+        scenes()
     return bool(stale)
 
 

@@ -18,13 +18,8 @@ ENDING = ".paintproc-part"
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path, *, replace: Callable[[], None] | None = None) -> Iterator[Path]:
-    """A new folder to write into; it becomes `target` when the block ends well.
-
-    A `target` that holds something is only replaced where `replace` is given; that is called just
-    before and may raise to refuse. On any failure the target is what it was, and no unfinished
-    work is left. OutputError for what the file system refuses, before the block where possible.
-    """
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, gone when the block ends, whichever way it ends."""
     target = _resolved(target)
     with plain_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -34,20 +29,33 @@ def whole_folder(target: Path, *, replace: Callable[[], None] | None = None) -> 
     try:
         with plain_errors(target):
             yield scratch
-            for folder, _, names in os.walk(scratch):
-                for name in names:
-                    _sync(Path(folder, name))
-                _sync(Path(folder))
-            if target.is_dir() and any(target.iterdir()):
-                if replace is None:
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-                replace()
-                _exchange(scratch, target)
-            else:
-                scratch.rename(target)
-            _sync(target.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, *, replace: Callable[[], None] | None = None) -> Iterator[Path]:
+    """A new folder to write into; it becomes `target` when the block ends well.
+
+    A `target` that holds something is only replaced where `replace` is given; that is called just
+    before and may raise to refuse. On any failure the target is what it was, and no unfinished
+    work is left. OutputError for what the file system refuses, before the block where possible.
+    """
+    target = _resolved(target)
+    with scratch_folder(target) as scratch:
+        yield scratch
+        for folder, _, names in os.walk(scratch):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if target.is_dir() and any(target.iterdir()):
+            if replace is None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+            replace()
+            _exchange(scratch, target)
+        else:
+            scratch.rename(target)
+        _sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -99,7 +107,11 @@ def remove_dead_scratch(target: Path) -> None:
         machine, _, rest = path.name.removeprefix(_stem(target)).partition("-")
         process = rest.split("-")[0]
         if machine == _machine() and process.isdecimal() and not _alive(int(process)):
-            (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+            # another process may be removing it too
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _resolved(target: Path) -> Path:

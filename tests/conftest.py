@@ -15,11 +15,16 @@ COMMAND = Path(sys.executable).with_name("paintproc")
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
 
 
+WEIGHTS = os.environ.get("PAINTPROC_WEIGHTS")
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in list(os.environ):
         if name.startswith("PAINTPROC_") and name != "PAINTPROC_PAINTINGS":
             monkeypatch.delenv(name)
+    # what a test sees does not depend on the weights its user has
+    monkeypatch.setenv("PAINTPROC_WEIGHTS", str(tmp_path_factory.getbasetemp() / "no-weights"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,3 +68,17 @@ def paintings() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PAINTPROC_PAINTINGS does not name a folder of paintings")
     return Path(folder)
+
+
+@pytest.fixture
+def weights() -> Callable[[str], Path]:
+    """Real weights by name, from the folder named by PAINTPROC_WEIGHTS."""
+    from paintproc.weights.manifest import named
+    from paintproc.weights.store import state
+
+    def find(name: str) -> Path:
+        if not WEIGHTS or state(named(name), Path(WEIGHTS)) != "here":
+            pytest.skip(f"PAINTPROC_WEIGHTS names no folder with {name}: `paintproc weights get {name}`")
+        return Path(WEIGHTS)
+
+    return find

@@ -15,7 +15,7 @@ from paintproc.process.captions import captions
 from paintproc.process.clock import stage_ends, stroke_ends, to_uint8, worked_on
 from paintproc.process.judge import judge
 from paintproc.process.paint import paint
-from paintproc.scene.builtin import find_scene
+from paintproc.scene.find import find_scene
 from paintproc.strokes.changes import error_changes, lay_in_turn
 from paintproc.strokes.fit import fit
 from paintproc.strokes.rasterize import Texture, pack, rasterize, squared_error_gradients

@@ -7,9 +7,10 @@ from conftest import EXAMPLES
 
 from paintproc.media import load_picture
 from paintproc.process.captions import color_word, name_regions
-from paintproc.scene.builtin import MOST_REGIONS, find_scene
+from paintproc.scene.find import find_scene
 from paintproc.scene.layers import fill, find_layers
 from paintproc.scene.picture import scene_picture
+from paintproc.scene.regions import MOST_REGIONS
 from paintproc.scene.values import Scene
 
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from paintproc.cli import generate, render
+from paintproc.cli import doctor, generate, render, weights
 from paintproc.console import complain
 from paintproc.version import __version__
 
@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 app.command("generate")(generate.command)
 app.command("render")(render.command)
+app.add_typer(weights.app, name="weights")
+app.command("doctor")(doctor.command)
 
 
 def _version(value: bool) -> None:

@@ -17,6 +17,7 @@ from paintproc.cli.options import (
     Overwrite,
     Quiet,
     Verbose,
+    WeightsDir,
     check_stopped,
     options_from,
     print_result,
@@ -49,6 +50,7 @@ def command(
         str | None,
         typer.Option("--canvas", help="A half-finished canvas of the picture to go on from.", show_default=False),
     ] = None,
+    weights_dir: WeightsDir = None,
     output: Output = None,
     overwrite: Overwrite = False,
     config_file: Config = None,
@@ -79,13 +81,13 @@ def command(
             console.say(f"would paint {source} into {folder}")
         return
     if not batch:
-        print_result(_generate_one(inputs[0], folders[0], canvas, config, overwrite, json))
+        print_result(_generate_one(inputs[0], folders[0], canvas, config, weights_dir, overwrite, json))
         return
     failures = Failures(output or Path())
     try:
         for source, folder in zip(inputs, folders, strict=True):
             with failures.noting(source):
-                print_result(_generate_one(source, folder, canvas, config, overwrite, json))
+                print_result(_generate_one(source, folder, canvas, config, weights_dir, overwrite, json))
             if failures.stop or (failures and fail_fast):
                 break
     finally:
@@ -95,20 +97,27 @@ def command(
 
 
 def _generate_one(
-    source: str, folder: Path, canvas: str | None, config: GenerateConfig, overwrite: bool, as_json: bool
+    source: str,
+    folder: Path,
+    canvas: str | None,
+    config: GenerateConfig,
+    weights: Path | None,
+    overwrite: bool,
+    as_json: bool,
 ) -> str:
     """Paint one picture into `folder`, unless it is there already; the line for stdout."""
     import time
 
     from paintproc.process.folder import is_finished, read_record, refuse_foreign
-    from paintproc.process.generate import identity
+    from paintproc.process.generate import identity, scene_choice
 
     begun = time.perf_counter()
     picture = read_input(source, config.size)
     start = None if canvas is None else read_input(canvas, None)
     for note in (*picture.notes, *(start.notes if start else ())):
         console.say(note)
-    facts = identity(picture, start, config)
+    choice = scene_choice(config, weights)
+    facts = identity(picture, start, config, choice)
     if overwrite:
         refuse_foreign(folder)
     if not overwrite and is_finished(folder, facts):
@@ -116,7 +125,9 @@ def _generate_one(
     else:
         # without --overwrite only this very sequence may be replaced, where files of it are missing
         guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _same(folder, facts))
-        _paint(picture, start, folder, config, Path(source).name, guard)
+        if str(choice) != "builtin":
+            console.say(f"The scene is seen by {choice}.")
+        _paint(picture, start, folder, config, weights, Path(source).name, guard)
     if not as_json:
         return str(folder)
     record = read_record(folder) or {}
@@ -142,6 +153,7 @@ def _paint(
     canvas: "Picture | None",
     folder: Path,
     config: GenerateConfig,
+    weights: Path | None,
     name: str,
     guard: Callable[[], None],
 ) -> None:
@@ -157,7 +169,7 @@ def _paint(
             check_stopped()
             progress(done)
 
-        sequence = generate(picture, config, canvas=canvas, progress=lambda done: advance(0.6 * done))
+        sequence = generate(picture, config, canvas=canvas, weights=weights, progress=lambda done: advance(0.6 * done))
         write_sequence(sequence, scratch, config, lambda done: advance(0.6 + 0.4 * done))
         check_stopped()
 

@@ -36,6 +36,14 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", help="Settings from a TOML file, or from a sequence.json.", show_default=False),
 ]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-dir",
+        help="Where weights lie; by default $PAINTPROC_WEIGHTS, or paintproc/weights in the user's cache folder.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of a path.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notices.")]

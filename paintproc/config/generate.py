@@ -19,6 +19,11 @@ class GenerateConfig:
     fps: Annotated[int, "Frames per second of the video."] = 30
     duration: Annotated[float, "Seconds the video lasts; the last tenth holds the finished canvas."] = 10.0
     plan: Annotated[str, "In which order it is painted: human, coarse-to-fine, or a TOML file."] = "human"
+    scene: Annotated[
+        Literal["auto", "builtin", "networks"],
+        "What finds the regions: built in, or networks; auto takes networks whose weights are at hand.",
+    ] = "auto"
+    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0."] = "auto"
     painting_time: Annotated[float, "Minutes the painter takes; `seconds` in the record."] = 60.0
     frames_at: Annotated[
         Literal["time", "stage"], "Key frames even in painting time, or one at the end of each stage."

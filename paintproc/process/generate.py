@@ -15,7 +15,8 @@ from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import captions, name_regions, stages
 from paintproc.process.clock import canvases, stage_ends
 from paintproc.process.paint import paint
-from paintproc.scene.builtin import find_scene
+from paintproc.scene.find import find_scene
+from paintproc.scene.networks import Choice, choose, choose_filler, look
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.version import __version__
@@ -31,12 +32,14 @@ def generate(
     config: GenerateConfig | None = None,
     *,
     canvas: Image | None = None,
+    weights: Path | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> PaintingSequence:
     """Show how `image` could have been painted.
 
     `canvas` is a half-finished canvas of the same picture to go on from (resized to it): what is
-    blocked in there is kept. `progress` is called with the part of the work done. InputError for
+    blocked in there is kept. `weights` is the folder of the networks' weights, by default the
+    user's. `progress` is called with the part of the work done. InputError for
     what cannot be read, UsageError for a plan that does not fit.
     """
     config = config or GenerateConfig()
@@ -48,12 +51,16 @@ def generate(
     unit = target.astype(np.float32) / 255
     start = None if begun is None else _at_size(begun.pixels, height, width)
     count = config.stroke_count(height, width)
-    scene = find_scene(target) if plan or "scene" in config.format else None
+    choice = scene_choice(config, weights)
+    scene = find_scene(target, look(target, choice, weights)) if needs_scene(config) else None
     if plan is None or scene is None:
         strokes = fit(unit, count, canvas=start, seed=config.seed, progress=progress)
     else:
         names = name_regions(target, scene)
-        strokes = paint(unit, count, plan, scene, canvas=start, names=names, seed=config.seed, progress=progress)
+        filler = choose_filler(choice, weights)
+        strokes = paint(
+            unit, count, plan, scene, canvas=start, names=names, filler=filler, seed=config.seed, progress=progress
+        )
     moments = stage_ends(strokes) if config.frames_at == "stage" else np.linspace(0, 1, config.num_frames)
     frames = list(canvases(strokes, (height, width), moments))
     sentences = captions(strokes, moments)
@@ -71,20 +78,28 @@ def generate(
         scene=scene,
         target=target,
         info={
-            **identity(picture, begun, config),
+            **identity(picture, begun, config, choice),
             "method": plan.name if plan else FREE,
             "seed": config.seed,
             "strokes": len(strokes),
             "painted_end": {name: value if np.isfinite(value) else None for name, value in distances.items()},
-            "scene": None if scene is None else scene.method,
             "versions": package_versions(),
             "provenance": PROVENANCE,
         },
     )
 
 
-def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig) -> dict[str, Any]:
-    """What decides the result: the inputs, the settings, the version."""
+def needs_scene(config: GenerateConfig) -> bool:
+    return config.plan != FREE or "scene" in config.format
+
+
+def scene_choice(config: GenerateConfig, weights: Path | None = None) -> Choice:
+    """The networks that `config` means here; none where no scene is needed. Errors of `choose`."""
+    return choose(config.scene, config.device, weights) if needs_scene(config) else Choice()
+
+
+def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig, choice: Choice) -> dict[str, Any]:
+    """What decides the result: the inputs, the settings, the networks, the version."""
     return {
         "tool": "paintproc",
         "version": __version__,
@@ -92,6 +107,7 @@ def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig) -
         "canvas": None if canvas is None else {"sha256": canvas.sha256},
         "settings": as_json(config),
         "plan": None if config.plan == FREE else read_plan(config.plan).as_json(),
+        "scene": str(choice) if needs_scene(config) else None,
     }
 
 

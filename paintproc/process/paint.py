@@ -15,7 +15,7 @@ import numpy as np
 
 from paintproc.config.plan import Plan, Stage
 from paintproc.process.drawing import draw_contours, wash, wash_color
-from paintproc.scene.layers import find_layers
+from paintproc.scene.layers import Filler, fill, find_layers
 from paintproc.scene.values import Scene
 from paintproc.strokes import fit as fitting
 from paintproc.strokes import kernels
@@ -48,17 +48,21 @@ def paint(
     *,
     canvas: np.ndarray | None = None,
     names: tuple[str, ...] | None = None,
+    filler: Filler = fill,
     seed: int = 0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Strokes:
     """Paint `target` (sRGB [H, W, 3] in [0, 1]) with at most `count` strokes under `plan`.
 
     `canvas` [H, W, 3] is a begun canvas: it stays as it is where a region is blocked in already,
-    and gets neither wash nor drawing. `names` are the regions' names. Equal arguments give equal
+    and gets neither wash nor drawing. `names` are the regions' names; `filler` makes up what lies behind
+    them. Equal arguments give equal
     strokes.
     """
     target = np.ascontiguousarray(target, np.float32)
-    painter = _Painter(target, scene, canvas, plan, np.random.Generator(np.random.Philox(seed)))
+    under = wash_color(target) if canvas is None else canvas
+    layers = find_layers(target, scene, under, plan.behind, filler)
+    painter = _Painter(target, scene, layers, canvas, plan, np.random.Generator(np.random.Philox(seed)))
     painter.lay_ground_and_drawing(plan, count)
     left = max(0, count - len(painter.rows))
     shorter = min(1.0, (fitting.LENGTH_COUNT / max(count, 1)) ** 0.25)
@@ -80,6 +84,7 @@ class _Painter:
         self,
         target: np.ndarray,
         scene: Scene,
+        layers: list[np.ndarray],
         canvas: np.ndarray | None,
         plan: Plan,
         random: np.random.Generator,
@@ -88,7 +93,7 @@ class _Painter:
         self.ground = np.array(plan.ground.blank, np.float32) if canvas is None else canvas
         self.begun = canvas is not None
         self.side = max(target.shape[:2])
-        self.layers = find_layers(target, scene, wash_color(target) if canvas is None else canvas, plan.behind)
+        self.layers = layers
         self.rows = np.zeros((0, kernels.COLUMNS), np.float32)
         self.mean = np.zeros((0, kernels.COLUMNS), np.float32)
         self.square = np.zeros((0, kernels.COLUMNS), np.float32)

@@ -42,3 +42,21 @@ class Scene:
     def area(self) -> np.ndarray:
         """Part of the picture that each region covers [R]."""
         return np.bincount(self.regions.ravel(), minlength=len(self)) / self.regions.size
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What networks saw in a picture, at a size of their own.
+
+    masks    bool [K, h, w]      things and parts of things; they overlap and nest
+    quality  [K]                 how sure the network is of each, 0 to 1
+    depth    float32 [h, w]      0 far to 1 near, or None
+    trust                        how far the depth takes the place of other cues, 0 to 1
+    method                       which networks
+    """
+
+    masks: np.ndarray
+    quality: np.ndarray
+    depth: np.ndarray | None
+    trust: float
+    method: str

