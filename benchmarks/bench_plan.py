@@ -29,7 +29,7 @@ def figures(target: np.ndarray, plan: Plan, scene: Scene | None = None) -> dict[
     """Every figure of one picture; the scene is the built-in one where none is given."""
     count = GenerateConfig().stroke_count(*target.shape[:2])
     begun = time.perf_counter()
-    scene = scene or find_scene(target)
+    scene = find_scene(target) if scene is None else scene
     found = time.perf_counter()
     strokes = paint(as_float(target), count, plan, scene)
     painted = time.perf_counter()

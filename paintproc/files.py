@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,14 @@ def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
             _sync(target.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def cache_home() -> Path:
+    """`paintproc` in the user's cache folder; below the temporary folder for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "paintproc").expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"paintproc-{os.getuid() if hasattr(os, 'getuid') else 0}")
 
 
 def output_error(target: Path, error: OSError) -> OutputError:

@@ -1,8 +1,11 @@
 """Networks that look at a picture: which are chosen, what their masks do to the regions, what is kept."""
 
 import importlib.util
+import io
 import json
 import os
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paintproc.config.generate import GenerateConfig
 from paintproc.errors import DeviceError, InputError, MissingError, UsageError
 from paintproc.scene import networks, segment
 from paintproc.scene.find import find_scene
@@ -19,6 +23,7 @@ from paintproc.scene.layers import fill
 from paintproc.scene.networks import Choice, choose, find_device, look
 from paintproc.scene.regions import MOST_WITH_MASKS, pieces, superpixels
 from paintproc.scene.values import Sight
+from paintproc.weights.manifest import named
 
 CHECKS = os.environ.get("PAINTPROC_CHECKS")
 """A folder with lpips/ex_ref.png, ex_p0.png and ex_p1.png, the example pictures of the LPIPS repository."""
@@ -108,6 +113,23 @@ class TestMasks:
         )
         assert time.perf_counter() - begun < 5
 
+    def test_what_runs_from_side_to_side_is_no_thing(self):
+        """A man on a road that is a mask too: the road is painted first, though it lies lower."""
+        y, x = np.mgrid[:168, :224]
+        road, man = y > 120, (np.abs(x - 110) < 25) & (y > 40) & (y < 140)
+        picture = np.where(man[..., None], (60, 40, 90), np.where(road[..., None], (170, 150, 110), (190, 210, 230)))
+        noise = np.random.default_rng(2).normal(0, 4, picture.shape)
+        picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
+        scene = find_scene(picture, sight(road & ~man, man))
+        (near,) = regions_under(scene, _inner(man))
+        assert max(regions_under(scene, _inner(road & ~man))) < near
+
+    def test_masks_of_nothing_and_of_everything_say_nothing(self):
+        picture, mask = figure()
+        empty, full = np.zeros_like(mask), np.ones_like(mask)
+        scene, more = find_scene(picture, sight(mask)), find_scene(picture, sight(mask, empty, full))
+        assert np.array_equal(scene.regions, more.regions)
+
     def test_trusted_depth_decides_the_order(self):
         picture, mask = figure()
         near = np.where(mask, 1, 0).astype(np.float32)
@@ -176,8 +198,39 @@ class TestChoice:
         assert find_device("cpu") == "cpu"
         with pytest.raises(DeviceError):
             find_device(f"cuda:{torch.cuda.device_count()}")
-        with pytest.raises(UsageError, match="--device is 'gpu'"):
-            find_device("gpu")
+
+    @pytest.mark.parametrize("device", ["gpu", "cuda:", "cpu:1", "cuda:\uff10", ""])
+    def test_a_device_of_no_kind(self, device):
+        with pytest.raises(UsageError, match="--device"):
+            GenerateConfig(device=device)
+
+    @needs_models
+    @pytest.mark.parametrize(
+        ("weights", "chosen"), [(["sam2-tiny"], "sam2-tiny"), (["mobile-sam"], "mobile-sam on cuda")]
+    )
+    def test_graphs_run_on_the_cpu(self, monkeypatch, tmp_path, weights, chosen):
+        self.at_hand(monkeypatch, *weights)
+        monkeypatch.setattr(networks, "find_device", lambda device: "cuda")
+        assert str(choose("auto", "auto", tmp_path)) == chosen
+
+    @needs_models
+    @pytest.mark.parametrize("scene", ["auto", "networks"])
+    def test_damaged_weights_are_not_passed_over(self, tmp_path, scene):
+        (tmp_path / "mobile-sam").mkdir()
+        (tmp_path / "mobile-sam" / "mobile_sam.safetensors").write_bytes(b"half a file")
+        with pytest.raises(InputError, match=r"damaged.*weights get mobile-sam.*--scene builtin works without them"):
+            choose(scene, "cpu", tmp_path)
+        assert choose("builtin", "cpu", tmp_path) == Choice()
+
+    @needs_models
+    def test_a_torch_that_cannot_be_imported(self, monkeypatch, tmp_path):
+        self.at_hand(monkeypatch, "mobile-sam")
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so is not there')")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+        with pytest.raises(MissingError, match="torch is installed and cannot be imported"):
+            choose("auto", "auto", tmp_path)
 
 
 class TestKept:
@@ -191,7 +244,7 @@ class TestKept:
             return figure()[1][None], np.array([0.9])
 
         monkeypatch.setattr(segment, "segment", stand_in)
-        monkeypatch.setattr(networks, "find_weights", lambda name, folder: [])
+        monkeypatch.setattr(networks, "_checked_files", lambda name, folder: [])
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         return asked
 
@@ -212,12 +265,44 @@ class TestKept:
         picture, _ = figure()
         look(picture, Choice("mobile-sam"))
         (kept,) = tmp_path.rglob("*.npz")
-        for damage in (b"", b"PK\x03\x04", kept.read_bytes()[:-20]):
+        strange = io.BytesIO()
+        np.savez(strange, shape=np.array([1, 9, 9]), masks=np.zeros(3, np.uint8), quality=np.zeros(2))
+        for damage in (b"", b"PK\x03\x04", kept.read_bytes()[:-20], strange.getvalue()):
             kept.write_bytes(damage)
             look(picture, Choice("mobile-sam"))
-        assert len(counted) == 4
+        assert len(counted) == 5
         look(picture, Choice("mobile-sam"))
-        assert len(counted) == 4
+        assert len(counted) == 5
+
+    def test_weights_are_read_before_a_network_is_asked(self, monkeypatch, tmp_path):
+        """A file of the right size with other bytes never reaches a network."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(segment, "segment", lambda *_: pytest.fail("a network was asked"))
+        file = named("fastdepth").files[0]
+        (tmp_path / "fastdepth").mkdir()
+        (tmp_path / "fastdepth" / file.name).write_bytes(bytes(file.size))
+        with pytest.raises(InputError, match="not as published"):
+            look(figure()[0], Choice(depth="fastdepth", folder=tmp_path))
+        assert not list(tmp_path.rglob("*.npz"))
+
+    @pytest.mark.parametrize(
+        "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried"), RuntimeError("can't allocate memory: you")]
+    )
+    def test_too_little_memory_is_said_so(self, counted, monkeypatch, error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(segment, "segment", fail)
+        with pytest.raises(DeviceError, match="Out of memory while networks looked"):
+            look(figure()[0], Choice("mobile-sam"))
+
+    def test_other_errors_are_no_lack_of_memory(self, counted, monkeypatch):
+        def fail(*_):
+            raise RuntimeError("an illegal memory access was encountered")
+
+        monkeypatch.setattr(segment, "segment", fail)
+        with pytest.raises(RuntimeError, match="illegal"):
+            look(figure()[0], Choice("mobile-sam"))
 
     def test_a_cache_that_cannot_be_written_is_no_obstacle(self, counted, tmp_path, monkeypatch):
         (tmp_path / "paintproc").write_text("a file in the way")
@@ -229,7 +314,57 @@ class TestKept:
         assert look(figure()[0], Choice()) is None
 
 
+class TestGenerate:
+    @pytest.fixture
+    def stand_in(self, monkeypatch, tmp_path):
+        """A segmenter that sees the figure, a filler that paints behind it in red."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(networks, "_checked_files", lambda name, folder: [Path(name)])
+        monkeypatch.setattr(segment, "segment", lambda *_: (figure()[1][None], np.array([0.9])))
+        return Choice("mobile-sam", behind="migan")
+
+    def test_what_saw_the_scene_is_recorded_and_fills_behind(self, stand_in, monkeypatch):
+        from paintproc.process.generate import generate
+        from paintproc.scene import inpaint
+
+        filled = []
+        monkeypatch.setattr(inpaint, "fill_with_migan", lambda picture, known, file: filled.append(file) or picture)
+        sequence = generate(figure()[0], GenerateConfig(strokes=80, num_frames=2), networks=stand_in)
+        assert sequence.info["scene"] == "mobile-sam + migan"
+        assert set(filled) == {Path("migan")}
+        assert len(regions_under(sequence.scene, _inner(figure()[1]))) == 1
+        plain = generate(figure()[0], GenerateConfig(strokes=80, num_frames=2), networks=Choice())
+        assert plain.info["scene"] == "builtin"
+        assert not np.array_equal(plain.strokes.points, sequence.strokes.points)
+
+    def test_device_and_the_word_for_the_scene_do_not_make_another_output(self):
+        from paintproc.media import picture_from_pixels
+        from paintproc.process.generate import identity
+
+        picture = picture_from_pixels(figure()[0], None)
+        one, same = GenerateConfig(), GenerateConfig(scene="networks", device="cpu")
+        assert identity(picture, None, one, Choice()) == identity(picture, None, same, Choice())
+        assert identity(picture, None, one, Choice()) != identity(picture, None, one, Choice("mobile-sam"))
+
+
 class TestCommand:
+    @needs_models
+    def test_missing_weights_end_a_batch_before_any_work(self, paintproc, small_file, tmp_path):
+        for more in ([], ["--dry-run"]):
+            done = paintproc("generate", small_file, small_file.name, "--scene", "networks", *more)
+            assert (done.returncode, done.stdout) == (4, "")
+            assert done.stderr.count("weights get") == 1
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["small.png"]
+
+    def test_without_a_home_it_paints(self, paintproc, small_file, tmp_path):
+        hidden = "import pwd, sys\ndef no(_): raise KeyError\npwd.getpwuid = no\n"
+        hidden += "import os; os.environ.pop('HOME', None); os.environ.pop('PAINTPROC_WEIGHTS', None)\n"
+        hidden += f"os.environ['TMPDIR'] = {str(tmp_path)!r}\n"
+        for words in (["weights", "path"], ["generate", str(small_file), "--strokes", "40", "--num-frames", "2"]):
+            code = hidden + f"sys.argv = ['paintproc', *{words!r}]\nfrom paintproc.cli import main; main()"
+            done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+
     @needs_models
     def test_missing_weights_end_it_at_once(self, paintproc, small_file, tmp_path):
         begun = time.perf_counter()
@@ -257,7 +392,7 @@ class TestWeights:
                 segment.load_segmenter(name, (path,), "cpu")
 
     def test_a_damaged_graph_is_refused(self, tmp_path):
-        from paintproc.scene.onnx import open_graph
+        from paintproc.scene.running import open_graph
 
         for content in (b"", b"no graph", bytes(range(256)) * 50):
             (tmp_path / "a.onnx").write_bytes(content)
@@ -266,7 +401,6 @@ class TestWeights:
 
     def test_depth_anything_has_the_size_that_is_published(self):
         from paintproc.scene.depth import depth_anything
-        from paintproc.weights.manifest import named
 
         model = depth_anything("depth-anything-v2-small")
         size = sum(value.numel() * 4 for value in model.state_dict().values())
@@ -309,7 +443,7 @@ class TestWeights:
         monkeypatch.setattr(segment, "POINTS", 60)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         picture = np.array(Image.open(paintings / "famous" / "061.jpg"))
-        scene = find_scene(picture, look(picture, Choice("mobile-sam"), weights("mobile-sam")))
+        scene = find_scene(picture, look(picture, Choice("mobile-sam", folder=weights("mobile-sam"))))
         height, width = scene.regions.shape
         places = [(0.63, 0.27), (0.6, 0.4), (0.62, 0.65)]
         assert len({int(scene.regions[int(y * height), int(x * width)]) for x, y in places}) == 1

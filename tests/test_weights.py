@@ -202,7 +202,7 @@ def test_get_says_what_it_does(server, folder):
 def test_wrong_names_and_several(server, folder):
     weights = [weight(server.address()), foreign(server.address(None, "/none"), name="other")]
     done = run("weights", "get", "tinny", "--weights-dir", folder, weights=weights)
-    assert done.returncode == 2 and "did you mean tiny?" in done.stderr and done.stdout == ""
+    assert done.returncode == 2 and "Did you mean tiny?" in done.stderr and done.stdout == ""
     done = run("weights", "get", "other", "tiny", "x", "--weights-dir", folder, "--json", weights=weights)
     assert done.returncode == 6 and "2 of 3 failed: other, x." in done.stderr
     assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["tiny"]

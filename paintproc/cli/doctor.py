@@ -13,7 +13,7 @@ from paintproc.cli.options import Json, Verbose, WeightsDir, manners, print_resu
 from paintproc.version import __version__
 
 BASE = ("numpy", "numba", "opencv-python-headless", "scikit-image", "pillow", "imageio-ffmpeg", "safetensors")
-MODELS = ("torch", "torchvision", "segment-anything", "timm", "transformers", "onnxruntime", "lpips", "diffusers")
+MODELS = ("torch", "torchvision", "segment-anything", "timm", "transformers", "onnxruntime", "h5py", "diffusers")
 
 
 def command(weights_dir: WeightsDir = None, json: Json = False, verbose: Verbose = False) -> None:
@@ -44,7 +44,7 @@ def examine(weights_dir: Path | None) -> dict[str, Any]:
     from paintproc.weights.manifest import read_manifest
     from paintproc.weights.store import state, weights_folder
 
-    folder = weights_folder(weights_dir)
+    folder, device = weights_folder(weights_dir), _device()
     states: dict[str, str] = {name: state(weight, folder) for name, weight in read_manifest().items()}
     return {
         "paintproc": __version__,
@@ -52,32 +52,34 @@ def examine(weights_dir: Path | None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": _memory(),
-        "device": _device(),
+        "device": device,
         "weights folder": str(folder),
         "base": {name: _version(name) for name in BASE},
         "models": {name: _version(name) for name in MODELS},
         "weights": [
             name if found == "here" else f"{name} ({found})" for name, found in states.items() if found != "missing"
         ],
-        "abilities": _abilities(folder, states),
+        "abilities": _abilities(states, torch_works="damaged" not in device),
     }
 
 
-def _abilities(folder: Path, states: dict[str, str]) -> list[dict[str, Any]]:
-    """Each thing people run: whether it works, and the command that is missing."""
-    from paintproc.scene.networks import EXTRA, PACKAGES, SEGMENTERS, TRUSTED_DEPTH
+def _abilities(states: dict[str, str], torch_works: bool) -> list[dict[str, Any]]:
+    """Each thing people run: whether it works, with which weights, and the command that is missing."""
+    from paintproc.scene.networks import EXTRA, SEGMENTERS, lacking_packages
 
-    extra = all(importlib.util.find_spec(package) for package in PACKAGES)
+    base = [f"pip install {name}" for name in BASE if _version(name) is None]
+    extra = [] if torch_works and not lacking_packages() else [EXTRA]
 
-    def needs(what: str, names: tuple[str, ...]) -> dict[str, Any]:
+    def needs(what: str, *names: str) -> dict[str, Any]:
         at_hand = [name for name in names if states[name] == "here"]
-        steps = ([] if extra else [EXTRA]) + ([] if at_hand else [f"paintproc weights get {names[0]}"])
+        steps = base + extra + ([] if at_hand else [f"paintproc weights get {names[0]}"])
         return {"what": what, "works": not steps, "with": at_hand, "missing": " && ".join(steps)}
 
     return [
-        {"what": "generate: paint with strokes, regions found by the built-in way", "works": True, "missing": ""},
-        needs("generate --scene networks: regions by Segment Anything", SEGMENTERS["cpu"]),
-        needs("generate --scene networks: order by Depth Anything", TRUSTED_DEPTH[::-1]),
+        {"what": "generate: regions by the built-in way", "works": not base, "with": [], "missing": " && ".join(base)},
+        needs("generate: regions by Segment Anything", *SEGMENTERS["cpu"]),
+        needs("generate: order by Depth Anything", "depth-anything-v2-small", "depth-anything-v2-large"),
+        needs("generate --scene networks: what lies behind by MI-GAN", "migan"),
     ]
 
 

@@ -28,6 +28,7 @@ from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.media import Picture
+    from paintproc.scene.networks import Choice
 
 
 @options_from(GenerateConfig)
@@ -74,6 +75,7 @@ def command(
     if config.plan != FREE:
         read_plan(config.plan)
     folders = _output_folders(inputs, output, batch)
+    networks = _networks(config, weights_dir)
     if dry_run:
         for source, folder in zip(inputs, folders, strict=True):
             if source != STDIN and not Path(source).is_file():
@@ -81,13 +83,13 @@ def command(
             console.say(f"would paint {source} into {folder}")
         return
     if not batch:
-        print_result(_generate_one(inputs[0], folders[0], canvas, config, weights_dir, overwrite, json))
+        print_result(_generate_one(inputs[0], folders[0], canvas, config, networks, overwrite, json))
         return
     failures = Failures(output or Path())
     try:
         for source, folder in zip(inputs, folders, strict=True):
             with failures.noting(source):
-                print_result(_generate_one(source, folder, canvas, config, weights_dir, overwrite, json))
+                print_result(_generate_one(source, folder, canvas, config, networks, overwrite, json))
             if failures.stop or (failures and fail_fast):
                 break
     finally:
@@ -101,7 +103,7 @@ def _generate_one(
     folder: Path,
     canvas: str | None,
     config: GenerateConfig,
-    weights: Path | None,
+    networks: "Choice",
     overwrite: bool,
     as_json: bool,
 ) -> str:
@@ -109,15 +111,14 @@ def _generate_one(
     import time
 
     from paintproc.process.folder import is_finished, read_record, refuse_foreign
-    from paintproc.process.generate import identity, scene_choice
+    from paintproc.process.generate import identity
 
     begun = time.perf_counter()
     picture = read_input(source, config.size)
     start = None if canvas is None else read_input(canvas, None)
     for note in (*picture.notes, *(start.notes if start else ())):
         console.say(note)
-    choice = scene_choice(config, weights)
-    facts = identity(picture, start, config, choice)
+    facts = identity(picture, start, config, networks)
     if overwrite:
         refuse_foreign(folder)
     if not overwrite and is_finished(folder, facts):
@@ -125,9 +126,7 @@ def _generate_one(
     else:
         # without --overwrite only this very sequence may be replaced, where files of it are missing
         guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _same(folder, facts))
-        if str(choice) != "builtin":
-            console.say(f"The scene is seen by {choice}.")
-        _paint(picture, start, folder, config, weights, Path(source).name, guard)
+        _paint(picture, start, folder, config, networks, Path(source).name, guard)
     if not as_json:
         return str(folder)
     record = read_record(folder) or {}
@@ -138,6 +137,16 @@ def _generate_one(
         psnr=record["painted_end"]["psnr"],
         seconds=round(time.perf_counter() - begun, 3),
     )
+
+
+def _networks(config: GenerateConfig, weights: Path | None) -> "Choice":
+    """The networks that look at every picture; what is missing ends the command before any work."""
+    from paintproc.process.generate import scene_choice
+
+    networks = scene_choice(config, weights)
+    if networks.names:
+        console.say(f"Scenes are seen by {networks}.")
+    return networks
 
 
 def _same(folder: Path, facts: dict[str, Any]) -> None:
@@ -153,7 +162,7 @@ def _paint(
     canvas: "Picture | None",
     folder: Path,
     config: GenerateConfig,
-    weights: Path | None,
+    networks: "Choice",
     name: str,
     guard: Callable[[], None],
 ) -> None:
@@ -169,7 +178,9 @@ def _paint(
             check_stopped()
             progress(done)
 
-        sequence = generate(picture, config, canvas=canvas, weights=weights, progress=lambda done: advance(0.6 * done))
+        sequence = generate(
+            picture, config, canvas=canvas, networks=networks, progress=lambda done: advance(0.6 * done)
+        )
         write_sequence(sequence, scratch, config, lambda done: advance(0.6 + 0.4 * done))
         check_stopped()
 

@@ -163,8 +163,13 @@ def convert_weights(
 
 def _each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
     """Do `work` for each of the names and print their folders; of several, one failure stops none."""
+    from paintproc.weights.manifest import named
+
     failed = []
-    for name in dict.fromkeys(names):
+    names = list(dict.fromkeys(names))
+    for name in names:
+        named(name)
+    for name in names:
         try:
             try:
                 work(name)

@@ -1,5 +1,6 @@
 """Settings of `paintproc generate`."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -21,7 +22,7 @@ class GenerateConfig:
     plan: Annotated[str, "In which order it is painted: human, coarse-to-fine, or a TOML file."] = "human"
     scene: Annotated[
         Literal["auto", "builtin", "networks"],
-        "What finds the regions: built in, or networks; auto takes networks whose weights are at hand.",
+        "What finds the regions: built in, or networks, which need weights; auto takes those at hand that do better.",
     ] = "auto"
     device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0."] = "auto"
     painting_time: Annotated[float, "Minutes the painter takes; `seconds` in the record."] = 60.0
@@ -44,6 +45,8 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device, re.ASCII):
+            raise UsageError(f"--device is {self.device!r}.", "Choose auto, cpu, cuda or cuda:0.")
         check_range(self, "size", 1, 16383)
         check_range(self, "strokes", 0, 1_000_000)
         check_range(self, "num_frames", 2, 10_000)

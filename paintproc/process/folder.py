@@ -144,9 +144,11 @@ def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
     found = dict(_flat(record))
     for key, value in _flat(json.loads(json.dumps(identity))):
         if found.get(key) != value:
+            way_out = "Choose another --output, or pass --overwrite."
+            if key == "scene":
+                way_out += " --scene builtin paints as without networks."
             raise OutputError(
-                f"{folder} holds another sequence: its {key} is {found.get(key)!r}, not {value!r}.",
-                "Choose another --output, or pass --overwrite.",
+                f"{folder} holds another sequence: its {key} is {found.get(key)!r}, not {value!r}.", way_out
             )
     missing = [name for name in record["files"] if not (folder / name).is_file()]
     for name, digest in record["files"].items():

@@ -16,7 +16,7 @@ from paintproc.process.captions import captions, name_regions, stages
 from paintproc.process.clock import canvases, stage_ends
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
-from paintproc.scene.networks import Choice, choose, choose_filler, look
+from paintproc.scene.networks import Choice, choose, choose_filler, look, network_versions
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.version import __version__
@@ -32,14 +32,14 @@ def generate(
     config: GenerateConfig | None = None,
     *,
     canvas: Image | None = None,
-    weights: Path | None = None,
+    networks: Choice | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> PaintingSequence:
     """Show how `image` could have been painted.
 
     `canvas` is a half-finished canvas of the same picture to go on from (resized to it): what is
-    blocked in there is kept. `weights` is the folder of the networks' weights, by default the
-    user's. `progress` is called with the part of the work done. InputError for
+    blocked in there is kept. `networks` look at the scene; by default those that `config`
+    means with the user's weights. `progress` is called with the part of the work done. InputError for
     what cannot be read, UsageError for a plan that does not fit.
     """
     config = config or GenerateConfig()
@@ -51,13 +51,13 @@ def generate(
     unit = target.astype(np.float32) / 255
     start = None if begun is None else _at_size(begun.pixels, height, width)
     count = config.stroke_count(height, width)
-    choice = scene_choice(config, weights)
-    scene = find_scene(target, look(target, choice, weights)) if needs_scene(config) else None
+    choice = scene_choice(config) if networks is None else networks
+    scene = find_scene(target, look(target, choice)) if needs_scene(config) else None
     if plan is None or scene is None:
         strokes = fit(unit, count, canvas=start, seed=config.seed, progress=progress)
     else:
         names = name_regions(target, scene)
-        filler = choose_filler(choice, weights)
+        filler = choose_filler(choice)
         strokes = paint(
             unit, count, plan, scene, canvas=start, names=names, filler=filler, seed=config.seed, progress=progress
         )
@@ -79,11 +79,12 @@ def generate(
         target=target,
         info={
             **identity(picture, begun, config, choice),
+            "settings": as_json(config),
             "method": plan.name if plan else FREE,
             "seed": config.seed,
             "strokes": len(strokes),
             "painted_end": {name: value if np.isfinite(value) else None for name, value in distances.items()},
-            "versions": package_versions(),
+            "versions": package_versions() | network_versions(choice),
             "provenance": PROVENANCE,
         },
     )
@@ -99,13 +100,14 @@ def scene_choice(config: GenerateConfig, weights: Path | None = None) -> Choice:
 
 
 def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig, choice: Choice) -> dict[str, Any]:
-    """What decides the result: the inputs, the settings, the networks, the version."""
+    """What decides the result: the inputs, the settings, the networks with their device, the version."""
+    settings = {name: value for name, value in as_json(config).items() if name not in ("scene", "device")}
     return {
         "tool": "paintproc",
         "version": __version__,
         "input": {"sha256": picture.sha256},
         "canvas": None if canvas is None else {"sha256": canvas.sha256},
-        "settings": as_json(config),
+        "settings": settings,
         "plan": None if config.plan == FREE else read_plan(config.plan).as_json(),
         "scene": str(choice) if needs_scene(config) else None,
     }

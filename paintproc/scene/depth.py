@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 
 from paintproc.errors import InputError
-from paintproc.scene.onnx import open_graph
+from paintproc.scene.running import first_line, open_graph, out_of_memory
 
 TRUST = {"depth-anything-v2-large": 1.0, "depth-anything-v2-small": 1.0, "fastdepth": 0.13}
 """The networks, best first, and how far each is relied on. With more trust than this FastDepth
-makes the order worse (`benchmarks/bench_scene.py`)."""
+makes the order worse, with this much it does nothing (docs/scene.md)."""
+SHORT_SIDE, LONG_SIDE = 518, 1036
+"""What Depth Anything sees: its shorter side, as published, and a bound for thin pictures."""
+ASKED = (SHORT_SIDE, LONG_SIDE)
 
 
 def find_depth(picture: np.ndarray, name: str, files: list[Path], device: str) -> np.ndarray:
@@ -59,17 +62,18 @@ def _load_depth_anything(name: str, file: Path, device: str) -> Any:
     try:
         model.load_state_dict(load_file(file))
     except (RuntimeError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0][:200]
-        raise InputError(f"{file} does not hold {name}: {first}") from error
+        if out_of_memory(error):
+            raise
+        raise InputError(f"{file} does not hold {name}: {first_line(error)}") from error
     return model.to(device).eval()
 
 
 def _depth_anything(picture: np.ndarray, name: str, file: Path, device: str) -> np.ndarray:
-    """Inverse depth at the network's size: the shorter side 518, both multiples of 14."""
+    """Inverse depth at the network's size: sides are multiples of 14."""
     import torch
 
     height, width = picture.shape[:2]
-    scale = 518 / min(height, width)
+    scale = min(SHORT_SIDE / min(height, width), LONG_SIDE / max(height, width))
     size = max(14, round(width * scale / 14) * 14), max(14, round(height * scale / 14) * 14)
     mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
     seen = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255

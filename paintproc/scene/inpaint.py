@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paintproc.scene.layers import fill
-from paintproc.scene.onnx import open_graph
+from paintproc.scene.running import open_graph
 
 LARGEST_HOLE = 0.3
 """Part of the picture that may be missing."""

@@ -5,172 +5,219 @@
 
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from paintproc.errors import DeviceError, MissingError, OutputError, UsageError
-from paintproc.files import whole_file
+from paintproc.errors import DeviceError, InputError, MissingError, OutputError
+from paintproc.files import cache_home, whole_file
 from paintproc.scene import depth as depths
 from paintproc.scene import segment as segments
 from paintproc.scene.layers import Filler, fill
+from paintproc.scene.running import plain_memory_errors
 from paintproc.scene.values import Sight
 from paintproc.weights.manifest import named
-from paintproc.weights.store import find_weights, missing, state, weights_folder
+from paintproc.weights.store import find_weights, missing, state, verify, weights_folder
 
 SEGMENTERS = {"cpu": ("mobile-sam", "sam2-tiny", "sam-vit-b", "sam-vit-l", "sam-vit-h"),
               "cuda": ("sam-vit-h", "sam-vit-l", "sam-vit-b", "mobile-sam", "sam2-tiny")}  # fmt: skip
 TRUSTED_DEPTH = tuple(name for name, trust in depths.TRUST.items() if trust > 0.5)
 """What `auto` takes: FastDepth does paintings no good (docs/scene.md)."""
+ON_CPU = ("sam2-tiny", "fastdepth", "migan")
+"""ONNX graphs, whatever the device."""
 PACKAGES = ("torch", "torchvision", "segment_anything", "timm", "transformers", "onnxruntime")
 EXTRA = "pip install 'paintproc[models]'"
-SEEN = "paintproc-sight-1"
+INSTEAD = "--scene builtin works without"
+SEEN = "paintproc-seen-1"
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Networks by the names of their weights, None where the built-in way is taken; cpu or cuda[:n]."""
+    """Networks by the names of their weights, None where the built-in way is taken; cpu or cuda[:n]; their folder."""
 
     segments: str | None = None
     depth: str | None = None
     behind: str | None = None
     device: str = "cpu"
+    folder: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.segments, self.depth, self.behind) if name)
 
     def __str__(self) -> str:
         """For the record: `builtin`, or `mobile-sam`, or `sam-vit-h + depth-anything-v2-small on cuda`."""
-        found = " + ".join(name for name in (self.segments, self.depth, self.behind) if name)
-        return (found or "builtin") + (" on cuda" if found and self.device != "cpu" else "")
+        return (" + ".join(self.names) or "builtin") + (" on cuda" if self.device != "cpu" else "")
 
 
 def choose(scene: Literal["auto", "builtin", "networks"], device: str = "auto", folder: Path | None = None) -> Choice:
     """What `--scene` means here.
 
-    auto      networks whose weights and packages are at hand and that are better than the built-in way
+    auto      segments by the best network at hand, order by Depth Anything where it is at hand; the
+              built-in way where weights or packages are missing
     networks  the same, FastDepth where no other depth is at hand, and MI-GAN for what lies behind;
-              MissingError where there are none
+              MissingError where there is no segmenter
+
+    InputError where weights are damaged, MissingError where torch is, DeviceError for a missing device.
     """
+    if scene == "builtin":
+        return Choice()
     folder = weights_folder(folder)
-    lacking = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
-    if scene == "builtin" or (scene == "auto" and (lacking or not _any_at_hand(folder))):
+    wanted = tuple(depths.TRUST) if scene == "networks" else TRUSTED_DEPTH
+    at_hand = {name for name in (*SEGMENTERS["cpu"], *wanted) if _at_hand(name, folder)}
+    lacking = lacking_packages()
+    if scene == "auto" and (lacking or not at_hand):
         return Choice()
     if lacking:
         raise MissingError(
-            f"--scene networks needs {lacking[0]}, which is not installed.",
-            f"Install it with: {EXTRA}; --scene builtin works without it.",
+            f"--scene networks needs {lacking[0]}, which is not installed.", f"Install it with: {EXTRA}; {INSTEAD} it."
         )
-    if not _any_at_hand(folder):
-        raise missing(named("mobile-sam"), folder, "--scene builtin works without them")
+    if scene == "networks" and not at_hand & set(SEGMENTERS["cpu"]):
+        raise missing(named("mobile-sam"), folder, f"{INSTEAD} them")
     device = find_device(device)
-    segmenter = next((name for name in SEGMENTERS[device.split(":")[0]] if state(named(name), folder) == "here"), None)
-    wanted = tuple(depths.TRUST) if scene == "networks" else TRUSTED_DEPTH
-    depth = next((name for name in wanted if state(named(name), folder) == "here"), None)
-    if segmenter is None:
-        # depth alone is at hand: regions are found by the built-in way
-        return Choice(depth=depth, device=device) if depth else Choice()
-    behind = "migan" if scene == "networks" and state(named("migan"), folder) == "here" else None
-    return Choice(segmenter, depth, behind, device)
+    segmenter = next((name for name in SEGMENTERS[device.split(":")[0]] if name in at_hand), None)
+    depth = next((name for name in wanted if name in at_hand), None)
+    behind = "migan" if scene == "networks" and _at_hand("migan", folder) else None
+    choice = Choice(segmenter, depth, behind, device, folder)
+    return choice if set(choice.names) - set(ON_CPU) else Choice(segmenter, depth, behind, "cpu", folder)
 
 
-def look(picture: np.ndarray, choice: Choice, folder: Path | None = None) -> Sight | None:
+def look(picture: np.ndarray, choice: Choice) -> Sight | None:
     """What the chosen networks see in `picture`, uint8 [H, W, 3]; None where none is chosen.
 
-    Kept in the user's cache folder by picture and networks. MissingError, InputError for weights,
-    DeviceError where memory does not suffice.
+    Kept in the user's cache folder by picture and networks. Weights are checked byte by byte before
+    a network is asked: MissingError, InputError. DeviceError where memory does not suffice.
     """
     if choice.segments is None and choice.depth is None:
         return None
     masks, quality, depth, trust = np.zeros((0, 1, 1), bool), np.zeros(0), None, 0.0
-    try:
+    with plain_memory_errors():
         if choice.segments:
-            masks, quality = _see_segments(picture, choice.segments, choice.device, folder)
+            masks, quality = _see_segments(picture, choice.segments, choice)
         if choice.depth:
-            depth, trust = _see_depth(picture, choice.depth, choice.device, folder), depths.TRUST[choice.depth]
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        raise DeviceError("Out of memory while networks looked at the picture.", "Try --scene builtin.") from error
+            depth, trust = _see_depth(picture, choice.depth, choice), depths.TRUST[choice.depth]
     return Sight(masks, quality, depth, trust, str(choice))
 
 
-def _see_segments(picture: np.ndarray, name: str, device: str, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    files = find_weights(name, folder)
-
-    def ask() -> dict[str, np.ndarray]:
-        masks, quality = segments.segment(picture, name, files, device)
-        return {"shape": np.array(masks.shape), "masks": np.packbits(masks), "quality": quality}
-
-    seen = _kept(picture, name, device, ask)
-    shape = tuple(seen["shape"])
-    masks = np.unpackbits(seen["masks"], count=int(np.prod(shape))).astype(bool).reshape(shape)
-    return masks, seen["quality"]
-
-
-def _see_depth(picture: np.ndarray, name: str, device: str, folder: Path | None) -> np.ndarray:
-    files = find_weights(name, folder)
-    return _kept(picture, name, device, lambda: {"depth": depths.find_depth(picture, name, files, device)})["depth"]
-
-
-def choose_filler(choice: Choice, folder: Path | None = None) -> Filler:
+def choose_filler(choice: Choice) -> Filler:
     """What makes up the canvas behind nearer things."""
     if choice.behind is None:
         return fill
     from paintproc.scene.inpaint import fill_with_migan
 
-    return functools.partial(fill_with_migan, file=find_weights(choice.behind, folder)[0])
+    file = _checked_files(choice.behind, choice.folder)[0]
+
+    def fill_behind(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
+        with plain_memory_errors():
+            return fill_with_migan(picture, known, file)
+
+    return fill_behind
 
 
 def find_device(device: str) -> str:
     """auto, cpu, cuda or cuda:<n> as cpu or cuda[:n]. DeviceError where there is no such device."""
-    import torch
+    if device == "cpu":
+        return device
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        text = f"torch is installed and cannot be imported: {first}."
+        raise MissingError(text, f"Install it anew with: {EXTRA}; {INSTEAD} it.") from error
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
-        raise UsageError(f"--device is {device!r}.", "Choose auto, cpu, cuda or cuda:0.")
-    if kind == "cuda" and not (torch.cuda.is_available() and int(index or 0) < torch.cuda.device_count()):
+    index = int(device.partition(":")[2] or 0)
+    if not (torch.cuda.is_available() and index < torch.cuda.device_count()):
         raise DeviceError(f"There is no device {device} here.", "Leave --device out, or choose cpu.")
-    return "cpu" if kind == "cpu" else device
+    return device
 
 
-def _any_at_hand(folder: Path) -> bool:
-    return any(state(named(name), folder) == "here" for name in (*segments.NETWORKS, *TRUSTED_DEPTH))
+def lacking_packages() -> list[str]:
+    """Packages of the extra `models` that networks need and that are not installed."""
+    return [package for package in PACKAGES if importlib.util.find_spec(package) is None]
 
 
-def _kept(
-    picture: np.ndarray, name: str, device: str, ask: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
+def network_versions(choice: Choice) -> dict[str, str]:
+    """Versions of the packages that decide what the chosen networks see."""
+    return {name: importlib.metadata.version(name.replace("_", "-")) for name in PACKAGES} if choice.names else {}
+
+
+def _at_hand(name: str, folder: Path) -> bool:
+    """Whether weights are here. InputError where they are damaged."""
+    found = state(named(name), folder)
+    if found == "damaged":
+        try:
+            find_weights(name, folder)
+        except InputError as error:
+            raise InputError(error.message, f"{error.hint} {INSTEAD} them.") from error
+    return found == "here"
+
+
+@functools.lru_cache(maxsize=8)
+def _checked_files(name: str, folder: Path | None) -> list[Path]:
+    """The files of weights, every byte of which was read once in this process."""
+    files = find_weights(name, folder)
+    verify(named(name), weights_folder(folder))
+    return files
+
+
+def _see_segments(picture: np.ndarray, name: str, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
+    def ask() -> dict[str, np.ndarray]:
+        masks, quality = segments.segment(picture, name, _checked_files(name, choice.folder), choice.device)
+        return {"shape": np.array(masks.shape), "masks": np.packbits(masks), "quality": quality}
+
+    def read(seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        shape = tuple(seen["shape"])
+        masks = np.unpackbits(seen["masks"], count=int(np.prod(shape))).astype(bool).reshape(shape)
+        if seen["quality"].shape != shape[:1]:
+            raise ValueError("not as many qualities as masks")
+        return masks, seen["quality"]
+
+    return _kept(_place(picture, name, choice.device), ask, read)
+
+
+def _see_depth(picture: np.ndarray, name: str, choice: Choice) -> np.ndarray:
+    def ask() -> dict[str, np.ndarray]:
+        files = _checked_files(name, choice.folder)
+        return {"depth": depths.find_depth(picture, name, files, choice.device)}
+
+    return _kept(_place(picture, name, choice.device), ask, lambda seen: seen["depth"])
+
+
+def _kept(place: Path, ask: Callable[[], dict[str, np.ndarray]], read: Callable[[dict[str, np.ndarray]], Seen]) -> Seen:
     """What one network saw in a picture: kept from before, or asked now and kept."""
-    place = _place(picture, name, device)
     try:
         with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as kept:
-            return dict(kept)
+            return read(dict(kept))
     except Exception:
         # absent or damaged: the network looks again
-        seen = ask()
+        arrays: dict[str, Any] = ask()
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **seen)
+    np.savez_compressed(buffer, **arrays)
     try:
         with whole_file(place, replace=True) as scratch:
             scratch.write_bytes(buffer.getvalue())
     except OutputError:
         # a cache that cannot be written is done without
         pass
-    return seen
+    return read(arrays)
 
 
 def _place(picture: np.ndarray, name: str, device: str) -> Path:
-    """Where what a network saw is kept: named by the picture's pixels, the weights and how they are asked."""
-    digest = hashlib.sha256(f"{SEEN} {name} {device} {picture.shape}\n".encode())
-    digest.update(f"{segments.SIDE} {segments.POINTS} {segments.LEAST_IOU} {segments.LEAST_STABILITY}\n".encode())
+    """Where what a network saw is kept: named by the pixels, the weights, the packages and how it is asked."""
+    asked = segments.ASKED if name in segments.NETWORKS else depths.ASKED
+    versions = network_versions(Choice(segments=name))
+    digest = hashlib.sha256(f"{SEEN} {name} {device} {picture.shape} {asked} {versions}\n".encode())
     for file in named(name).files:
         digest.update(file.sha256.encode())
     digest.update(np.ascontiguousarray(picture).tobytes())
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home, "paintproc", "scenes", f"{digest.hexdigest()}.npz").expanduser()
+    return cache_home() / "scenes" / f"{digest.hexdigest()}.npz"

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from paintproc.errors import InputError
+from paintproc.scene.running import first_line, open_graph, out_of_memory
 
 SIDE = 512
 """The picture is looked at with this longer side; the networks enlarge it to 1024."""
@@ -22,6 +23,7 @@ POINTS = 144
 KEPT_SIDE = 256
 LEAST_IOU, LEAST_STABILITY = 0.7, 0.8
 """Lower than the generator's own: paintings have soft borders, and doubtful masks count for less."""
+ASKED = (SIDE, POINTS, KEPT_SIDE, LEAST_IOU, LEAST_STABILITY)
 NETWORKS = ("mobile-sam", "sam2-tiny", "sam-vit-b", "sam-vit-l", "sam-vit-h")
 
 
@@ -55,7 +57,8 @@ def segment(picture: np.ndarray, name: str, files: list[Path], device: str) -> t
             cv2.resize(mask["segmentation"].astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.5
         )
     sure = np.array([mask["predicted_iou"] * mask["stability_score"] for mask in found])
-    return masks, np.clip((sure - 0.45) / 0.5, 0, 1)
+    # rounded: the last digits depend on the number of threads
+    return masks, np.round(np.clip((sure - 0.45) / 0.5, 0, 1), 3)
 
 
 @functools.lru_cache(maxsize=1)
@@ -66,10 +69,9 @@ def load_segmenter(name: str, files: tuple[Path, ...], device: str) -> Any:
             return _Sam2(*files)
         return _load_sam(name, files[0]).to(device).eval()
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        if "out of memory" in str(error):
+        if out_of_memory(error):
             raise
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise InputError(f"{files[0]} does not hold {name}: {first}") from error
+        raise InputError(f"{files[0]} does not hold {name}: {first_line(error)}") from error
 
 
 def mobile_sam() -> Any:
@@ -165,8 +167,6 @@ class _Sam2:
     MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
-        from paintproc.scene.onnx import open_graph
-
         self.encoder, self.decoder = open_graph(encoder), open_graph(decoder)
         self.transform = self
         self.seen: dict[str, np.ndarray] = {}

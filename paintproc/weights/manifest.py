@@ -82,8 +82,9 @@ def named(name: str) -> Weight:
     """The weights of this name. UsageError, with the nearest name, where there are none."""
     weights = read_manifest()
     if name not in weights:
-        near = difflib.get_close_matches(name, weights, n=1, cutoff=0)[0]
-        raise UsageError(f"There are no weights {name!r};", f"did you mean {near}? See `paintproc weights list`.")
+        near = difflib.get_close_matches(name, weights, n=1, cutoff=0.5)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(f"There are no weights {name!r}.", f"{guess}See `paintproc weights list`.")
     return weights[name]
 
 

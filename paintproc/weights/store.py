@@ -1,15 +1,17 @@
 """The folder of weights: `<folder>/<name>/<file>`; what is there, what is missing, getting it, checking it."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from paintproc.errors import InputError, MissingError
-from paintproc.files import scratch_folder, whole_file
+from paintproc.errors import InputError, MissingError, UsageError
+from paintproc.files import cache_home, scratch_folder, whole_file
 from paintproc.weights.convert import convert, read_header, tensors_digest
 from paintproc.weights.manifest import Weight, WeightFile, named
 from paintproc.weights.sources import fetch
@@ -21,11 +23,11 @@ Progress = Callable[[float], None]
 
 def weights_folder(folder: Path | None = None) -> Path:
     """`folder`, else $PAINTPROC_WEIGHTS, else `paintproc/weights` in the user's cache folder."""
-    if folder is None:
-        chosen = os.environ.get("PAINTPROC_WEIGHTS")
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        folder = Path(chosen) if chosen else Path(home, "paintproc", "weights")
-    return folder.expanduser()
+    chosen = folder or os.environ.get("PAINTPROC_WEIGHTS")
+    try:
+        return Path(chosen).expanduser() if chosen else cache_home() / "weights"
+    except RuntimeError as error:
+        raise UsageError(f"{chosen} cannot be found: {error}", "Name the folder in full.") from error
 
 
 def state(weight: Weight, folder: Path) -> State:
@@ -56,13 +58,17 @@ def find_weights(name: str, folder: Path | None = None, without: str = "") -> li
 
 def missing(weight: Weight, folder: Path, without: str = "") -> MissingError:
     """The sentence about weights that are not at hand."""
-    names = " and ".join(file.name for file in weight.files)
-    by_hand = f"put {names} into {folder / weight.name}"
+    where = "" if folder == weights_folder() else f" --weights-dir {shlex.quote(str(folder))}"
+    convert_it = f"`paintproc weights convert {weight.name}{where}`"
+    what = f"The weights {weight.name} ({weight.title}, {spelled(weight.size)})"
+    end = f"; {without}." if without else "."
+    if state(weight, folder) == "unconverted":
+        return MissingError(f"{what} are in {folder / weight.name} as published.", f"Run {convert_it}{end}")
+    by_hand = f"put {' and '.join(file.name for file in weight.files)} into {folder / weight.name}"
     if any(file.foreign for file in weight.files):
-        by_hand += f" and run `paintproc weights convert {weight.name}`"
-    hint = f"Run `paintproc weights get {weight.name}`, or {by_hand}"
-    text = f"The weights {weight.name} ({weight.title}, {spelled(weight.size)}) are not in {folder}."
-    return MissingError(text, f"{hint}; {without}." if without else f"{hint}.")
+        by_hand += f" and run {convert_it}"
+    hint = f"Run `paintproc weights get {weight.name}{where}`, or {by_hand}{end}"
+    return MissingError(f"{what} are not in {folder}.", hint)
 
 
 def get(weight: Weight, folder: Path, offline: bool, progress: Progress) -> bool:
@@ -74,11 +80,16 @@ def get(weight: Weight, folder: Path, offline: bool, progress: Progress) -> bool
     lacking = [file for file in weight.files if _file_state(folder / weight.name, file) != "here"]
     if not lacking:
         return False
-    # always of the same name, so that the next run finds what a dead one left
-    with scratch_folder(folder / weight.name / weight.files[0].stored) as scratch:
-        for index, file in enumerate(lacking):
-            advance = functools.partial(_advance, progress, index, len(lacking))
-            _get_file(weight, file, folder, scratch, offline, advance)
+    try:
+        # always of the same name, so that the next run finds what a dead one left
+        with scratch_folder(folder / weight.name / weight.files[0].stored) as scratch:
+            for index, file in enumerate(lacking):
+                advance = functools.partial(_advance, progress, index, len(lacking))
+                _get_file(weight, file, folder, scratch, offline, advance)
+    finally:
+        with contextlib.suppress(OSError):
+            # only where nothing came
+            (folder / weight.name).rmdir()
     return True
 
 
@@ -114,7 +125,10 @@ def verify(weight: Weight, folder: Path) -> None:
         if _file_state(folder / weight.name, file) in ("missing", "unconverted"):
             raise missing(weight, folder)
         if not file.foreign:
-            _check_published(file, path, _sha256(path))
+            try:
+                _check_published(file, path, _sha256(path))
+            except InputError as error:
+                raise InputError(f"{path} is not as published: {error.message}", _again(weight.name)) from error
             continue
         said = read_header(path).get("__metadata__", {})
         if said.get("published") != file.sha256 or said.get("tensors") != _tensors_in(path):
