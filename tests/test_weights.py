@@ -203,8 +203,10 @@ def test_wrong_names_and_several(server, folder):
     weights = [weight(server.address()), foreign(server.address(None, "/none"), name="other")]
     done = run("weights", "get", "tinny", "--weights-dir", folder, weights=weights)
     assert done.returncode == 2 and "Did you mean tiny?" in done.stderr and done.stdout == ""
-    done = run("weights", "get", "other", "tiny", "x", "--weights-dir", folder, "--json", weights=weights)
-    assert done.returncode == 6 and "2 of 3 failed: other, x." in done.stderr
+    done = run("weights", "get", "tiny", "x", "--weights-dir", folder, weights=weights)
+    assert done.returncode == 2 and left(folder) == []
+    done = run("weights", "get", "other", "tiny", "other", "--weights-dir", folder, "--json", weights=weights)
+    assert done.returncode == 6 and "1 of 2 failed: other." in done.stderr
     assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["tiny"]
     assert left(folder) == ["tiny/tiny.onnx"]
     done = run("weights", "get", "other", "--weights-dir", folder, weights=weights)
