@@ -1,13 +1,19 @@
-"""`PaintingSequence`: how one painting came about, from the blank canvas to the finished one."""
+"""`PaintingSequence`: how one painting came about, from blank canvas to finished one, and its record on disk."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from paintproc.scene.values import Scene
 from paintproc.strokes.values import Strokes
+
+FORMAT = "paintproc-sequence-1"
+RECORD = "sequence.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +62,41 @@ class PaintingSequence:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+
+def write_record(sequence: PaintingSequence, folder: Path, frames: Sequence[str] | None) -> None:
+    """Write the record of a sequence whose files lie in `folder`; `frames` names those of the frames, if kept."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    record = {
+        "format": FORMAT,
+        **sequence.info,
+        "frames": [
+            {
+                **({"file": frames[k]} if frames else {}),
+                "progress": round(float(sequence.progress[k]), 6),
+                "stage": sequence.stages[k],
+                "caption": sequence.captions[k],
+                "seconds": round(float(sequence.seconds[k]), 3),
+            }
+            for k in range(len(sequence))
+        ],
+        "files": {name: file_digest(path) for name, path in files.items()},
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / RECORD).write_text(text, encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of a sequence of ours; None for anything else."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        sound = record["format"] == FORMAT and all(isinstance(name, str) for name in dict(record["files"]))
+        return record if sound else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

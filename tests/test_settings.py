@@ -68,5 +68,6 @@ def test_settings_are_frozen_and_need_only_the_standard_library():
     for path in (ROOT / "paintproc" / "config").glob("*.py"):
         lines = [line.split()[1] for line in path.read_text().splitlines() if line.startswith(("import ", "from "))]
         assert {line.split(".")[0] for line in lines} <= {
-            "collections", "dataclasses", "difflib", "json", "paintproc", "pathlib", "tomllib", "types", "typing",
+            "collections", "dataclasses", "difflib", "json", "paintproc", "pathlib", "re", "tomllib", "types",
+            "typing",
         }  # fmt: skip

@@ -110,8 +110,9 @@ def _generate_one(
     """Paint one picture into `folder`, unless it is there already; the line for stdout."""
     import time
 
-    from paintproc.process.folder import is_finished, read_record, refuse_foreign
+    from paintproc.process.folder import is_finished, refuse_foreign
     from paintproc.process.generate import identity
+    from paintproc.sequence import read_record
 
     begun = time.perf_counter()
     picture = read_input(source, config.size)

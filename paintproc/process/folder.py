@@ -1,6 +1,5 @@
 """The sequence folder: what `generate` writes, and how a finished one is recognised."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,10 @@ from paintproc.files import plain_errors, whole_folder
 from paintproc.media import contact_sheet, label, save_animation, save_png, save_video
 from paintproc.process.clock import canvases
 from paintproc.process.generate import PROVENANCE
-from paintproc.sequence import PaintingSequence
+from paintproc.sequence import RECORD, PaintingSequence, file_digest, read_record, write_record
 from paintproc.strokes.svg import strokes_to_svg
 from paintproc.strokes.values import Strokes, strokes_to_bytes
 from paintproc.version import __version__
-
-FORMAT = "paintproc-sequence-1"
-RECORD = "sequence.json"
 
 
 def save_sequence(
@@ -85,24 +81,7 @@ def write_sequence(
             count = film_length(config.fps, config.duration)
             film = map(stamp, reported(film, count, progress))
             save_video(folder / "process.mp4", film, count, config.fps, comment)
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    record = {
-        "format": FORMAT,
-        **sequence.info,
-        "frames": [
-            {
-                **({"file": name} if "frames" in config.format else {}),
-                "progress": round(float(sequence.progress[k]), 6),
-                "stage": sequence.stages[k],
-                "caption": sequence.captions[k],
-                "seconds": round(float(sequence.seconds[k]), 3),
-            }
-            for k, name in enumerate(names)
-        ],
-        "files": {name: _digest(path) for name, path in files.items()},
-    }
-    text_record = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / RECORD).write_text(text_record, encoding="utf-8")
+    write_record(sequence, folder, names if "frames" in config.format else None)
 
 
 def film_length(fps: int, duration: float) -> int:
@@ -117,16 +96,6 @@ def film_frames(strokes: Strokes, last: np.ndarray, fps: int, duration: float) -
     yield from canvases(strokes, last.shape[:2], np.arange(moving) / moving)
     for _ in range(count - moving):
         yield last
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a sequence folder of ours; None for anything else."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        sound = record["format"] == FORMAT and all(isinstance(name, str) for name in dict(record["files"]))
-        return record if sound else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
@@ -152,7 +121,7 @@ def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
             )
     missing = [name for name in record["files"] if not (folder / name).is_file()]
     for name, digest in record["files"].items():
-        if name not in missing and _digest(folder / name) != digest:
+        if name not in missing and file_digest(folder / name) != digest:
             raise OutputError(
                 f"{folder / name} was changed since it was made.", "Choose another --output, or pass --overwrite."
             )
@@ -176,10 +145,6 @@ def refuse_foreign(folder: Path) -> None:
             ours = name in (folders if path.is_dir() else files) and not path.is_symlink()
             if not ours:
                 raise OutputError(f"{folder} holds {name}, which is not ours.", "Move it, or choose another --output.")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _config_of(sequence: PaintingSequence) -> GenerateConfig:

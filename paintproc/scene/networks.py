@@ -148,7 +148,9 @@ def lacking_packages() -> list[str]:
 
 def network_versions(choice: Choice) -> dict[str, str]:
     """Versions of the packages that decide what the chosen networks see."""
-    return {name: importlib.metadata.version(name.replace("_", "-")) for name in PACKAGES} if choice.names else {}
+    lacking = lacking_packages()
+    there = (package for package in PACKAGES if choice.names and package not in lacking)
+    return {package: importlib.metadata.version(package.replace("_", "-")) for package in there}
 
 
 def _at_hand(name: str, folder: Path) -> bool:
