@@ -1,5 +1,7 @@
 """The clock, the sequence, and generate as a function."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import EXAMPLES
@@ -7,7 +9,7 @@ from conftest import EXAMPLES
 import paintproc
 from paintproc.errors import InputError
 from paintproc.process.captions import stages
-from paintproc.process.clock import canvases, stroke_ends, to_uint8
+from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint8
 from paintproc.process.folder import film_frames, film_length
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
@@ -37,6 +39,35 @@ def test_canvases_run_from_the_ground_to_the_end(strokes, painting):
     assert np.array_equal(frames[0], to_uint8(strokes.ground_canvas(*size)))
     whole = to_uint8(rasterize(strokes, size=size))
     assert np.abs(frames[-1].astype(int) - whole).max() <= 1
+
+
+def spread(strokes, size, moments):
+    """How uneven the changes between frames are: standard deviation over mean."""
+    shown = [canvas.astype(int) for canvas in canvases(strokes, size, moments)]
+    changes = [np.abs(a - b).mean() for a, b in itertools.pairwise(shown)]
+    return np.std(changes) / np.mean(changes)
+
+
+def test_even_changes_are_even(strokes, painting):
+    size = painting.shape[:2]
+    moments = even_changes(strokes, size, 8)
+    assert (moments[0], moments[-1], len(moments)) == (0, 1, 8)
+    assert (np.diff(moments) > 0).all()
+    assert spread(strokes, size, moments) < 0.35 < 0.7 < spread(strokes, size, np.linspace(0, 1, 8))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_even_changes_of_little(painting, count):
+    flat = np.full_like(painting, 128).astype(np.float32) / 255
+    for strokes in (fit(flat, 0), fit(flat, 1)):
+        moments = even_changes(strokes, painting.shape[:2], count)
+        assert len(moments) == count and (np.diff(moments) > 0).all()
+
+
+def test_frames_at_changes_of_the_canvas(painting):
+    config = paintproc.GenerateConfig(strokes=80, num_frames=6, frames_at="change", format=("frames",))
+    sequence = paintproc.generate(painting, config)
+    assert np.array_equal(sequence.progress, even_changes(sequence.strokes, painting.shape[:2], 6))
 
 
 def test_canvases_do_not_depend_on_what_was_asked_before(strokes, painting):

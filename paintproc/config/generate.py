@@ -27,7 +27,8 @@ class GenerateConfig:
     device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0."] = "auto"
     painting_time: Annotated[float, "Minutes the painter takes; `seconds` in the record."] = 60.0
     frames_at: Annotated[
-        Literal["time", "stage"], "Key frames even in painting time, or one at the end of each stage."
+        Literal["time", "change", "stage"],
+        "Key frames even in painting time, even in how much the canvas changes, or one at the end of each stage.",
     ] = "time"
     seed: Annotated[int, "Another seed, another painting of the same picture."] = 0
     format: Annotated[

@@ -1,5 +1,6 @@
 """Painting time: what a stroke costs, and what stands on the canvas at any moment."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,6 +15,8 @@ NEW_COLOR = 0.02
 MIXED = 0.12
 NEW_PLACE = 0.15
 """What it costs to go on to another region or stage."""
+CHANGE_SIDE, CHANGE_STEPS = 128, 32
+"""Changes of the canvas are measured at this size, in this many steps a frame."""
 
 
 def stroke_ends(strokes: Strokes) -> np.ndarray:
@@ -32,6 +35,25 @@ def stage_ends(strokes: Strokes) -> np.ndarray:
     ends = stroke_ends(strokes)
     last = np.flatnonzero(np.diff(strokes.stage, append=-1) != 0)
     return np.concatenate([[0.0], ends[last]])
+
+
+def even_changes(strokes: Strokes, size: tuple[int, int], count: int) -> np.ndarray:
+    """`count` moments from 0 to 1 between which the canvas changes by equal amounts.
+
+    The change of the canvas [H, W] = `size` is the mean absolute difference of its pixels, summed
+    over many small steps, so that what is painted over counts too. ProcessPainter (section 3.3) samples
+    its frames non-uniformly without saying how; this is our reading.
+    """
+    scale = min(1.0, CHANGE_SIDE / max(size))
+    small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    moments = np.linspace(0, 1, CHANGE_STEPS * (count - 1) + 1)
+    shown = [canvas.astype(np.int16) for canvas in canvases(strokes, small, moments)]
+    changes = [float(np.abs(after - before).mean()) for before, after in itertools.pairwise(shown)]
+    # where nothing changes, time goes on all the same
+    amount = np.concatenate([[0.0], np.cumsum(np.maximum(changes, 1e-6))])
+    chosen = np.interp(np.linspace(0, amount[-1], count), amount, moments)
+    chosen[0], chosen[-1] = 0.0, 1.0
+    return chosen
 
 
 def worked_on(strokes: Strokes, begin: float, end: float) -> dict[tuple[int, int], float]:

@@ -13,12 +13,13 @@ from paintproc.errors import InputError
 from paintproc.media import Picture, load_picture, picture_from_pixels, shrink_picture
 from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import captions, name_regions, stages
-from paintproc.process.clock import canvases, stage_ends
+from paintproc.process.clock import canvases, even_changes, stage_ends
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
 from paintproc.scene.networks import Choice, choose, choose_filler, look, network_versions
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
+from paintproc.strokes.values import Strokes
 from paintproc.version import __version__
 
 PROVENANCE = "synthetic process, not a recording"
@@ -61,7 +62,7 @@ def generate(
         strokes = paint(
             unit, count, plan, scene, canvas=start, names=names, filler=filler, seed=config.seed, progress=progress
         )
-    moments = stage_ends(strokes) if config.frames_at == "stage" else np.linspace(0, 1, config.num_frames)
+    moments = _moments(strokes, (height, width), config)
     frames = list(canvases(strokes, (height, width), moments))
     sentences = captions(strokes, moments)
     distances = frame_distances(frames[-1], target)
@@ -88,6 +89,15 @@ def generate(
             "provenance": PROVENANCE,
         },
     )
+
+
+def _moments(strokes: Strokes, size: tuple[int, int], config: GenerateConfig) -> np.ndarray:
+    """When the key frames are taken, as parts of painting time."""
+    if config.frames_at == "stage":
+        return stage_ends(strokes)
+    if config.frames_at == "change":
+        return even_changes(strokes, size, config.num_frames)
+    return np.linspace(0, 1, config.num_frames)
 
 
 def needs_scene(config: GenerateConfig) -> bool:
