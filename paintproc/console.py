@@ -5,11 +5,13 @@ import sys
 from collections.abc import Callable, Iterator
 
 _quiet = False
+_bars = True
 
 
-def set_quiet(quiet: bool) -> None:
-    global _quiet
-    _quiet = quiet
+def set_quiet(quiet: bool, bars: bool = True) -> None:
+    """No notices and no bars, or with `bars` False no bars alone: those of several processes would mix."""
+    global _quiet, _bars
+    _quiet, _bars = quiet, bars
 
 
 def say(text: str) -> None:
@@ -31,7 +33,7 @@ def printable(text: str) -> str:
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[float], None]]:
     """A bar on stderr, where that is a terminal; call it with the part of the work done."""
-    if _quiet or not sys.stderr.isatty():
+    if _quiet or not _bars or not sys.stderr.isatty():
         yield lambda done: None
         return
     from rich.console import Console

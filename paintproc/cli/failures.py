@@ -33,17 +33,16 @@ class Failures(list[dict[str, object]]):
         try:
             yield
         except PaintprocError as error:
-            self.stop = isinstance(error, OutputError) and "disk is full" in error.message
-            self._note(source, str(error), error.exit_code)
+            self.note(source, str(error), error.exit_code)
         except BrokenPipeError:
             raise
         except MemoryError:
-            self._note(source, f"{source}: out of memory. A smaller --size needs less.", 5)
+            self.note(source, f"{source}: out of memory. A smaller --size needs less.", 5)
         except Exception as error:
             check_stopped()
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{source}: this is a bug: {type(error).__name__}: {error} ({where.name}, line {where.lineno})."
-            self._note(source, text, 1)
+            self.note(source, text, 1)
 
     def write(self) -> None:
         """Write the list whole, or remove an older one when nothing failed."""
@@ -55,7 +54,9 @@ class Failures(list[dict[str, object]]):
         else:
             self.path.unlink(missing_ok=True)
 
-    def _note(self, source: str, text: str, exit_code: int) -> None:
+    def note(self, source: str, text: str, exit_code: int) -> None:
+        """Say that an item failed, and keep it for the list."""
+        self.stop = self.stop or (exit_code == OutputError.exit_code and "disk is full" in text)
         console.complain(f"paintproc: {text}")
         self.append({"input": source, "error": text, "exit_code": exit_code})
 

@@ -1,6 +1,9 @@
 """`paintproc generate`: from a picture to the canvases that lead to it."""
 
+import contextlib
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from paintproc.media import Picture
     from paintproc.scene.networks import Choice
 
+TIME_LIMIT = 3600.0
+"""Seconds that one picture of a batch may take where several are painted at once."""
+
 
 @options_from(GenerateConfig)
 def command(
@@ -55,6 +61,7 @@ def command(
     output: Output = None,
     overwrite: Overwrite = False,
     config_file: Config = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Pictures of a batch painted at once.")] = 1,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop a batch at its first failure.")] = False,
     json: Json = False,
     dry_run: DryRun = False,
@@ -85,17 +92,70 @@ def command(
     if not batch:
         print_result(_generate_one(inputs[0], folders[0], canvas, config, networks, overwrite, json))
         return
+    tasks = [
+        _Task(source, folder, config, networks, overwrite, json, quiet)
+        for source, folder in zip(inputs, folders, strict=True)
+    ]
     failures = Failures(output or Path())
     try:
-        for source, folder in zip(inputs, folders, strict=True):
-            with failures.noting(source):
-                print_result(_generate_one(source, folder, canvas, config, networks, overwrite, json))
-            if failures.stop or (failures and fail_fast):
-                break
+        (_all_at_once if workers > 1 else _one_by_one)(tasks, failures, fail_fast, workers)
     finally:
+        failures.sort(key=lambda failure: inputs.index(str(failure["input"])))
         failures.write()
     if failures:
         raise PartialError(f"{len(failures)} of {len(inputs)} pictures failed; they are listed in {failures.path}.")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One picture of a batch."""
+
+    source: str
+    folder: Path
+    config: GenerateConfig
+    networks: "Choice"
+    overwrite: bool
+    as_json: bool
+    quiet: bool
+
+
+def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool, _: int) -> None:
+    for task in tasks:
+        with failures.noting(task.source):
+            print_result(_paint_task(task))
+        if failures.stop or (failures and fail_fast):
+            break
+
+
+def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
+    """The same in several processes; lines on stdout come as pictures are finished."""
+    from paintproc.jobs import run_jobs
+
+    if any(task.source == STDIN for task in tasks):
+        raise UsageError("Standard input goes with --workers 1.")
+    os.environ.setdefault("PAINTPROC_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
+    with contextlib.closing(running), console.progress_bar(f"painting {len(tasks)} pictures") as progress:
+        for done, outcome in enumerate(running, 1):
+            if outcome.exit_code:
+                text = (
+                    outcome.error if outcome.item.source in outcome.error else f"{outcome.item.source}: {outcome.error}"
+                )
+                failures.note(outcome.item.source, text, outcome.exit_code)
+            else:
+                print_result(outcome.result)
+            progress(done / len(tasks))
+            if failures.stop or (failures and fail_fast):
+                break
+
+
+def _paint_in_worker(task: _Task) -> str:
+    console.set_quiet(task.quiet, bars=False)
+    return _paint_task(task)
+
+
+def _paint_task(task: _Task) -> str:
+    return _generate_one(task.source, task.folder, None, task.config, task.networks, task.overwrite, task.as_json)
 
 
 def _generate_one(
