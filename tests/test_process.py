@@ -56,6 +56,16 @@ def test_even_changes_are_even(strokes, painting):
     assert spread(strokes, size, moments) < 0.35 < 0.7 < spread(strokes, size, np.linspace(0, 1, 8))
 
 
+@pytest.mark.parametrize("count", [4, 9])
+def test_the_ground_is_one_step(painting, count):
+    strokes = paintproc.generate(painting, paintproc.GenerateConfig(strokes=200, num_frames=2)).strokes
+    ends = stroke_ends(strokes)
+    ground = ends[np.array(strokes.stages)[strokes.stage] == "ground"].max()
+    moments = even_changes(strokes, painting.shape[:2], count)
+    assert (moments[1:-1] >= ground - 0.01).all()
+    assert moments[1] < ground + 0.05
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_even_changes_of_little(painting, count):
     flat = np.full_like(painting, 128).astype(np.float32) / 255

@@ -15,6 +15,7 @@ NEW_COLOR = 0.02
 MIXED = 0.12
 NEW_PLACE = 0.15
 """What it costs to go on to another region or stage."""
+GROUND = "ground"
 CHANGE_SIDE, CHANGE_STEPS = 128, 32
 """Changes of the canvas are measured at this size, in this many steps a frame."""
 
@@ -41,19 +42,30 @@ def even_changes(strokes: Strokes, size: tuple[int, int], count: int) -> np.ndar
     """`count` moments from 0 to 1 between which the canvas changes by equal amounts.
 
     The change of the canvas [H, W] = `size` is the mean absolute difference of its pixels, summed
-    over many small steps, so that what is painted over counts too. ProcessPainter (section 3.3) samples
-    its frames non-uniformly without saying how; this is our reading.
+    over many small steps, so that what is painted over counts too. A wash changes every pixel and
+    says little: all of the ground counts as one step at most. ProcessPainter (section 3.3) samples its
+    frames non-uniformly without saying how; this is our reading.
     """
     scale = min(1.0, CHANGE_SIDE / max(size))
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     moments = np.linspace(0, 1, CHANGE_STEPS * (count - 1) + 1)
     shown = [canvas.astype(np.int16) for canvas in canvases(strokes, small, moments)]
-    changes = [float(np.abs(after - before).mean()) for before, after in itertools.pairwise(shown)]
+    changes = np.array([float(np.abs(after - before).mean()) for before, after in itertools.pairwise(shown)])
     # where nothing changes, time goes on all the same
-    amount = np.concatenate([[0.0], np.cumsum(np.maximum(changes, 1e-6))])
+    changes = np.maximum(changes, 1e-6)
+    washed = moments[1:] <= _end_of(GROUND, strokes)
+    if count > 2 and washed.any() and not washed.all():
+        changes[washed] *= min(1.0, changes[~washed].sum() / (count - 2) / changes[washed].sum())
+    amount = np.concatenate([[0.0], np.cumsum(changes)])
     chosen = np.interp(np.linspace(0, amount[-1], count), amount, moments)
     chosen[0], chosen[-1] = 0.0, 1.0
     return chosen
+
+
+def _end_of(stage: str, strokes: Strokes) -> float:
+    """The moment at which a stage is finished; 0 where it has no strokes."""
+    own = np.array([name == stage for name in strokes.stages])[strokes.stage] if len(strokes) else np.zeros(0, bool)
+    return float(stroke_ends(strokes)[own].max()) if own.any() else 0.0
 
 
 def worked_on(strokes: Strokes, begin: float, end: float) -> dict[tuple[int, int], float]:
