@@ -1,6 +1,7 @@
 """Running networks: ONNX graphs on the CPU, and what is said when memory does not suffice."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ FULL = ("out of memory", "can't allocate memory", "bad_alloc", "Failed to alloca
 
 def open_graph(file: Path) -> Any:
     """An inference session of onnxruntime. InputError where the file is no graph."""
+    # without this onnxruntime tells its makers of every session, and keeps an identifier of the machine
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
