@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from paintproc.errors import InputError, OutputError
-from paintproc.files import plain_errors, whole_file, whole_folder
+from paintproc.files import file_digest, plain_errors, whole_file, whole_folder
 from paintproc.media import load_picture, save_png
-from paintproc.sequence import RECORD, PaintingSequence, file_digest, read_record, write_record
+from paintproc.sequence import RECORD, PaintingSequence, read_record, write_record
 from paintproc.strokes.values import load_strokes, strokes_to_bytes
 from paintproc.version import __version__
 

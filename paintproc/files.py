@@ -81,6 +81,12 @@ def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def cache_home() -> Path:
     """`paintproc` in the user's cache folder; below the temporary folder for a user without a home."""
     try:

@@ -1,6 +1,5 @@
 """`PaintingSequence`: how one painting came about, from blank canvas to finished one, and its record on disk."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from paintproc.files import file_digest
 from paintproc.scene.values import Scene
 from paintproc.strokes.values import Strokes
 
@@ -94,9 +94,3 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return record if sound else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

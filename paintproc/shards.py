@@ -17,8 +17,8 @@ from typing import Any
 
 from paintproc.dataset import SPLITS, SUMMARY, finish_dataset, read_summary
 from paintproc.errors import InputError
-from paintproc.files import whole_folder
-from paintproc.sequence import RECORD, file_digest, read_record
+from paintproc.files import file_digest, whole_folder
+from paintproc.sequence import RECORD, read_record
 
 SHARDS = "shards.jsonl"
 SHARD_SIZE = 1 << 30

@@ -98,7 +98,10 @@ def command(
     ]
     failures = Failures(output or Path())
     try:
-        (_all_at_once if workers > 1 else _one_by_one)(tasks, failures, fail_fast, workers)
+        if workers > 1:
+            _all_at_once(tasks, failures, fail_fast, workers)
+        else:
+            _one_by_one(tasks, failures, fail_fast)
     finally:
         failures.sort(key=lambda failure: inputs.index(str(failure["input"])))
         failures.write()
@@ -119,7 +122,7 @@ class _Task:
     quiet: bool
 
 
-def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool, _: int) -> None:
+def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool) -> None:
     for task in tasks:
         with failures.noting(task.source):
             print_result(_paint_task(task))
@@ -130,18 +133,17 @@ def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool, _: int)
 def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
     """The same in several processes; lines on stdout come as pictures are finished."""
     from paintproc.jobs import run_jobs
+    from paintproc.strokes.rasterize import thread_count
 
     if any(task.source == STDIN for task in tasks):
         raise UsageError("Standard input goes with --workers 1.")
-    os.environ.setdefault("PAINTPROC_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    os.environ.setdefault("PAINTPROC_THREADS", str(max(1, thread_count() // workers)))
     running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
     with contextlib.closing(running), console.progress_bar(f"painting {len(tasks)} pictures") as progress:
         for done, outcome in enumerate(running, 1):
             if outcome.exit_code:
-                text = (
-                    outcome.error if outcome.item.source in outcome.error else f"{outcome.item.source}: {outcome.error}"
-                )
-                failures.note(outcome.item.source, text, outcome.exit_code)
+                source, text = outcome.item.source, outcome.error
+                failures.note(source, text if source in text else f"{source}: {text}", outcome.exit_code)
             else:
                 print_result(outcome.result)
             progress(done / len(tasks))

@@ -10,11 +10,11 @@ import numpy as np
 
 from paintproc.config.generate import Format, GenerateConfig
 from paintproc.errors import OutputError
-from paintproc.files import plain_errors, whole_folder
+from paintproc.files import file_digest, plain_errors, whole_folder
 from paintproc.media import contact_sheet, label, save_animation, save_png, save_video
 from paintproc.process.clock import canvases
 from paintproc.process.generate import PROVENANCE
-from paintproc.sequence import RECORD, PaintingSequence, file_digest, read_record, write_record
+from paintproc.sequence import RECORD, PaintingSequence, read_record, write_record
 from paintproc.strokes.svg import strokes_to_svg
 from paintproc.strokes.values import Strokes, strokes_to_bytes
 from paintproc.version import __version__

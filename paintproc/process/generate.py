@@ -85,7 +85,7 @@ def generate(
             "seed": config.seed,
             "strokes": len(strokes),
             "painted_end": {name: value if np.isfinite(value) else None for name, value in distances.items()},
-            "versions": package_versions() | network_versions(choice),
+            "versions": package_versions() | (network_versions() if choice.names else {}),
             "provenance": PROVENANCE,
         },
     )

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from paintproc.errors import InputError
-from paintproc.scene.running import first_line, open_graph, out_of_memory
+from paintproc.scene.running import first_line, normalized, open_graph, out_of_memory
 
 TRUST = {"depth-anything-v2-large": 1.0, "depth-anything-v2-small": 1.0, "fastdepth": 0.13}
 """The networks, best first, and how far each is relied on. With more trust than this FastDepth
@@ -75,21 +75,14 @@ def _depth_anything(picture: np.ndarray, name: str, file: Path, device: str) -> 
     height, width = picture.shape[:2]
     scale = min(SHORT_SIDE / min(height, width), LONG_SIDE / max(height, width))
     size = max(14, round(width * scale / 14) * 14), max(14, round(height * scale / 14) * 14)
-    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-    seen = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC).astype(np.float32) / 255
-    pixels = torch.from_numpy(((seen - mean) / std).transpose(2, 0, 1)[None].copy()).to(device)
+    pixels = torch.from_numpy(normalized(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC))).to(device)
     with torch.inference_mode():
         return _load_depth_anything(name, file, device)(pixels).predicted_depth[0].float().cpu().numpy()
 
 
-@functools.lru_cache(maxsize=1)
-def _load_fastdepth(file: Path) -> Any:
-    return open_graph(file)
-
-
 def _fastdepth(picture: np.ndarray, file: Path) -> np.ndarray:
     """Meters [224, 224]."""
-    graph = _load_fastdepth(file)
+    graph = open_graph(file)
     seen = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     name = graph.get_inputs()[0].name
     return graph.run(None, {name: np.ascontiguousarray(seen.transpose(2, 0, 1)[None])})[0][0, 0]

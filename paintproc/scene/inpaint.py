@@ -4,9 +4,7 @@ It learned from photographs. Small holes in a painting it fills well; of a large
 boats and roofs (docs/scene.md), so those are left to the built-in fill.
 """
 
-import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,11 +21,6 @@ def fill_with_migan(picture: np.ndarray, known: np.ndarray, file: Path) -> np.nd
         return fill(picture, known)
     pixels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)[None]
     mask = ((known > 0.5) * np.uint8(255))[None, None]
-    found = _load(file).run(None, {"image": np.ascontiguousarray(pixels), "mask": mask})[0][0]
+    found = open_graph(file).run(None, {"image": np.ascontiguousarray(pixels), "mask": mask})[0][0]
     made_up = found.transpose(1, 2, 0).astype(np.float32) / 255
     return np.where(known[..., None] > 0.5, picture, made_up).astype(np.float32)
-
-
-@functools.lru_cache(maxsize=1)
-def _load(file: Path) -> Any:
-    return open_graph(file)

@@ -20,13 +20,16 @@ from paintproc.files import cache_home, whole_file
 from paintproc.scene import depth as depths
 from paintproc.scene import segment as segments
 from paintproc.scene.layers import Filler, fill
-from paintproc.scene.running import plain_memory_errors
+from paintproc.scene.running import first_line, plain_memory_errors
 from paintproc.scene.values import Sight
 from paintproc.weights.manifest import named
 from paintproc.weights.store import find_weights, missing, state, verify, weights_folder
 
-SEGMENTERS = {"cpu": ("mobile-sam", "sam2-tiny", "sam-vit-b", "sam-vit-l", "sam-vit-h"),
-              "cuda": ("sam-vit-h", "sam-vit-l", "sam-vit-b", "mobile-sam", "sam2-tiny")}  # fmt: skip
+SEGMENTERS = {
+    "cpu": segments.NETWORKS,
+    "cuda": ("sam-vit-h", "sam-vit-l", "sam-vit-b", "mobile-sam", "sam2-tiny"),
+}
+"""Best first: what is seen, and what it costs there."""
 TRUSTED_DEPTH = tuple(name for name, trust in depths.TRUST.items() if trust > 0.5)
 """What `auto` takes: FastDepth does paintings no good (docs/scene.md)."""
 ON_CPU = ("sam2-tiny", "fastdepth", "migan")
@@ -129,8 +132,7 @@ def find_device(device: str) -> str:
     try:
         import torch
     except (ImportError, OSError) as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        text = f"torch is installed and cannot be imported: {first}."
+        text = f"torch is installed and cannot be imported: {first_line(error)}."
         raise MissingError(text, f"Install it anew with: {EXTRA}; {INSTEAD} it.") from error
 
     if device == "auto":
@@ -146,10 +148,10 @@ def lacking_packages() -> list[str]:
     return [package for package in PACKAGES if importlib.util.find_spec(package) is None]
 
 
-def network_versions(choice: Choice) -> dict[str, str]:
-    """Versions of the packages that decide what the chosen networks see."""
+def network_versions() -> dict[str, str]:
+    """Versions of the packages that decide what networks see."""
     lacking = lacking_packages()
-    there = (package for package in PACKAGES if choice.names and package not in lacking)
+    there = (package for package in PACKAGES if package not in lacking)
     return {package: importlib.metadata.version(package.replace("_", "-")) for package in there}
 
 
@@ -217,8 +219,7 @@ def _kept(place: Path, ask: Callable[[], dict[str, np.ndarray]], read: Callable[
 def _place(picture: np.ndarray, name: str, device: str) -> Path:
     """Where what a network saw is kept: named by the pixels, the weights, the packages and how it is asked."""
     asked = segments.ASKED if name in segments.NETWORKS else depths.ASKED
-    versions = network_versions(Choice(segments=name))
-    digest = hashlib.sha256(f"{SEEN} {name} {device} {picture.shape} {asked} {versions}\n".encode())
+    digest = hashlib.sha256(f"{SEEN} {name} {device} {picture.shape} {asked} {network_versions()}\n".encode())
     for file in named(name).files:
         digest.update(file.sha256.encode())
     digest.update(np.ascontiguousarray(picture).tobytes())

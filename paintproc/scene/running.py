@@ -1,10 +1,13 @@
 """Running networks: ONNX graphs on the CPU, and what is said when memory does not suffice."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from paintproc.errors import DeviceError, InputError
 
@@ -12,6 +15,17 @@ FULL = ("out of memory", "can't allocate memory", "bad_alloc", "Failed to alloca
 """What torch, CUDA, C++ and onnxruntime say when they get no memory."""
 
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels of ImageNet: what the networks' makers take away and divide by."""
+
+
+def normalized(picture: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] as networks trained after ImageNet want it: float32 [1, 3, H, W]."""
+    unit = picture.astype(np.float32) / 255
+    return ((unit - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(2, 0, 1)[None].copy()
+
+
+@functools.lru_cache(maxsize=4)
 def open_graph(file: Path) -> Any:
     """An inference session of onnxruntime. InputError where the file is no graph."""
     # without this onnxruntime tells its makers of every session, and keeps an identifier of the machine

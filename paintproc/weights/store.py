@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 import shlex
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from paintproc.errors import InputError, MissingError, UsageError
-from paintproc.files import cache_home, scratch_folder, whole_file
+from paintproc.files import cache_home, file_digest, scratch_folder, whole_file
 from paintproc.weights.convert import convert, read_header, tensors_digest
 from paintproc.weights.manifest import Weight, WeightFile, named
 from paintproc.weights.sources import fetch
@@ -37,11 +36,11 @@ def state(weight: Weight, folder: Path) -> State:
     return next((found for found in order if found in states), "here")
 
 
-def find_weights(name: str, folder: Path | None = None, without: str = "") -> list[Path]:
+def find_weights(name: str, folder: Path | None = None) -> list[Path]:
     """The files of weights that are at hand, in the order of the manifest.
 
-    MissingError where one is missing, with the command that gets it, the place for a file brought
-    by hand, and what works `without` it; InputError where one is damaged.
+    MissingError where one is missing, with the command that gets it and the place for a file brought
+    by hand; InputError where one is damaged.
     """
     weight, folder = named(name), weights_folder(folder)
     found = state(weight, folder)
@@ -53,7 +52,7 @@ def find_weights(name: str, folder: Path | None = None, without: str = "") -> li
             f"{folder / name / bad.stored} is damaged, or not the published file.",
             f"Remove it and run `paintproc weights get {name}`.",
         )
-    raise missing(weight, folder, without)
+    raise missing(weight, folder)
 
 
 def missing(weight: Weight, folder: Path, without: str = "") -> MissingError:
@@ -203,8 +202,7 @@ def _check_published(file: WeightFile, path: Path, digest: str) -> None:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as source:
-            return hashlib.file_digest(source, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
 
