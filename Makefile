@@ -24,6 +24,9 @@ docs:
 	$(PY) docs/make.py
 
 bench:
-	for b in startup rasterize fit generate plan scene; do $(PY) benchmarks/bench_$$b.py || exit 1; done
+	for b in startup rasterize fit generate plan scene synth; do $(PY) benchmarks/bench_$$b.py || exit 1; done
 
-.PHONY: check setup lint types test fix docs bench
+stress:
+	$(PY) benchmarks/stress.py
+
+.PHONY: check setup lint types test fix docs bench stress

@@ -18,7 +18,17 @@ COMMAND = Path(sys.executable).with_name("paintproc")
 
 
 WEIGHTS = ("list", "get", "path", "verify", "convert")
-COMMANDS = ([], ["generate"], ["render"], ["weights"], *(["weights", word] for word in WEIGHTS), ["doctor"])
+SYNTH = ("strokes", "layers", "verify", "pack", "unpack")
+COMMANDS = (
+    [],
+    ["generate"],
+    ["synth"],
+    *(["synth", word] for word in SYNTH),
+    ["render"],
+    ["weights"],
+    *(["weights", word] for word in WEIGHTS),
+    ["doctor"],
+)
 
 
 def commands() -> str:
@@ -62,7 +72,8 @@ def benchmarks() -> str:
         facts, results = data["machine"], data["results"]
         name = path.stem.split("--")[0]
         parts.append(f"## {TITLES[name]}\n")
-        parts.append(f"`benchmarks/bench_{name}.py` on {facts['cpu']}, {facts['cores']} cores, "
+        script = "stress" if name == "stress" else f"bench_{name}"
+        parts.append(f"`benchmarks/{script}.py` on {facts['cpu']}, {facts['cores']} cores, "
                      f"{facts['memory_gib']} GiB, Python {facts['python']}.\n")  # fmt: skip
         parts.append(TABLES[name](results))
     return "\n".join(parts)
@@ -155,7 +166,34 @@ def scene_table(results: dict) -> str:
     return f"{results['pictures']} famous paintings; see [scene.md](scene.md).\n\n" + table(head, rows)
 
 
+def synth_table(results: dict) -> str:
+    rows = [
+        [f"`synth {words}`", row["sequences_an_hour"], row.get("asked", ""), row["seconds_a_sequence"]]
+        for words, row in results["methods"].items()
+    ]
+    workers = ", ".join(f"{row['sequences_an_hour']} with {n}" for n, row in results["fit_by_workers"].items())
+    memory = results["memory"]
+    return (
+        "What further pictures cost once the command runs, paintings of 512 pixels, 8 frames, PNG writing included, "
+        "2 workers.\n\n"
+        + table(["command", "sequences an hour", "asked", "seconds"], rows)
+        + f"\n`fit` by workers, an hour: {workers}. Memory of the whole process tree over {memory['items']} items, by "
+        f"tenths of the run, MiB: {', '.join(map(str, memory['mib_by_tenth']))}. A frame is "
+        f"{results['bytes_a_frame'] / 1000:.0f} kB.\n"
+    )
+
+
+def stress_table(results: dict) -> str:
+    rows = [[name, row["count"], len(row["problems"]), row["seconds"]] for name, row in results.items()]
+    return (
+        "After each, the same command was run again, and the tree compared byte for byte with an undisturbed one.\n\n"
+        + table(["what was done to it", "how often", "problems", "seconds"], rows)
+    )
+
+
 TITLES = {
+    "synth": "Synthetic sequences",
+    "stress": "What synth survives",
     "scene": "Scenes",
     "plan": "The human order",
     "fit": "Quality and seconds of fitting",
@@ -164,6 +202,8 @@ TITLES = {
     "generate": "The whole command",
 }
 TABLES = {
+    "synth": synth_table,
+    "stress": stress_table,
     "scene": scene_table,
     "plan": plan_table,
     "fit": fit_table,
@@ -190,6 +230,31 @@ def pictures() -> None:
                 sheet = Image.open(folder / "sheet.png")
                 sheet.thumbnail((1600, 1600), Image.Resampling.LANCZOS)
                 sheet.save(DOCS / "images" / f"{name}.jpg", quality=84, optimize=True)
+
+
+def strips() -> None:
+    """One strip of eight frames for every way of making synthetic sequences."""
+    import numpy as np
+    from PIL import Image
+
+    from paintproc.config.synth import METHODS, SynthLayersConfig, SynthStrokesConfig
+    from paintproc.media import load_picture
+    from paintproc.synth.sequences import make_sequence, methods
+
+    configs = [SynthStrokesConfig(method=(method,)) for method in METHODS]
+    configs += [
+        SynthLayersConfig(order=order, render=render)
+        for order in ("near-to-far", "far-to-near")
+        for render in ("paste", "strokes")
+    ]
+    for config in configs:
+        (method,) = methods(config)
+        rows = []
+        for name in ("still-life", "harvesters"):
+            picture = load_picture(ROOT / "examples" / f"{name}.jpg", max_side=512)
+            frames = [Image.fromarray(frame) for frame in make_sequence(picture, config, method).frames]
+            rows.append(np.concatenate([np.asarray(frame.resize((196, 148))) for frame in frames], 1))
+        Image.fromarray(np.concatenate(rows)).save(DOCS / "images" / f"synth-{method}.jpg", quality=82, optimize=True)
 
 
 def scenes() -> None:
@@ -227,6 +292,7 @@ def main() -> int:
         for name, make in PAGES.items():
             (DOCS / name).write_text(make())
         pictures()
+        strips()
         scenes()
     return bool(stale)
 

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,16 +16,23 @@ from pathlib import Path
 from paintproc.errors import OutputError
 
 ENDING = ".paintproc-part"
-"""Unfinished work is named `.<target>.<machine>-<process>-<random>.paintproc-part`."""
+"""Unfinished work is named `.<target>.<machine>-<process>-<start>-<random>.paintproc-part`."""
+FORGOTTEN = 24 * 3600.0
+"""Seconds after which unfinished work of another machine is taken to be a dead process's."""
 
 
 @contextlib.contextmanager
-def scratch_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, gone when the block ends, whichever way it ends."""
+def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
+    """A new folder beside `target`, gone when the block ends, whichever way it ends.
+
+    With `tidy` what dead processes left of the same target is removed; where a folder has thousands of
+    targets, `remove_dead_scratch` does that once for all.
+    """
     target = _resolved(target)
     with plain_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_dead_scratch(target)
+        if tidy:
+            remove_dead_scratch(target.parent, _stem(target))
         scratch = _scratch(target)
         scratch.mkdir()
     try:
@@ -35,7 +43,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(target: Path, *, replace: Callable[[], None] | None = None) -> Iterator[Path]:
+def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tidy: bool = True) -> Iterator[Path]:
     """A new folder to write into; it becomes `target` when the block ends well.
 
     A `target` that holds something is only replaced where `replace` is given; that is called just
@@ -43,7 +51,7 @@ def whole_folder(target: Path, *, replace: Callable[[], None] | None = None) -> 
     work is left. OutputError for what the file system refuses, before the block where possible.
     """
     target = _resolved(target)
-    with scratch_folder(target) as scratch:
+    with scratch_folder(target, tidy=tidy) as scratch:
         yield scratch
         for folder, _, names in os.walk(scratch):
             for name in names:
@@ -69,13 +77,16 @@ def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_dead_scratch(target)
+        remove_dead_scratch(target.parent, _stem(target))
     scratch = _scratch(target)
     try:
         with plain_errors(target):
             yield scratch
             _sync(scratch)
-            scratch.replace(target)
+            if replace:
+                scratch.replace(target)
+            else:
+                _appear(scratch, target)
             _sync(target.parent)
     finally:
         scratch.unlink(missing_ok=True)
@@ -114,19 +125,31 @@ def plain_errors(target: Path) -> Iterator[None]:
         raise output_error(target, error) from error
 
 
-def remove_dead_scratch(target: Path) -> None:
-    """Remove unfinished work on `target` by processes of this machine that are no more."""
-    for path in target.parent.iterdir():
-        if not (path.name.startswith(_stem(target)) and path.name.endswith(ENDING)):
-            continue
-        machine, _, rest = path.name.removeprefix(_stem(target)).partition("-")
-        process = rest.split("-")[0]
-        if machine == _machine() and process.isdecimal() and not _alive(int(process)):
+def remove_dead_scratch(folder: Path, stem: str = ".") -> None:
+    """Remove unfinished work in `folder`, of targets whose names begin with `stem`, by processes that are no more."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(stem) and path.name.endswith(ENDING) and _dead(path):
             # another process may be removing it too
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Give a folder the name `target`; what has it now is replaced, at once where the system can do that, and removed.
+
+    OutputError where the file system refuses.
+    """
+    with plain_errors(target):
+        if target.exists():
+            _exchange(source, target)
+            shutil.rmtree(source, ignore_errors=True)
+        else:
+            source.rename(target)
+        _sync(target.parent)
 
 
 def _resolved(target: Path) -> Path:
@@ -143,28 +166,62 @@ def _stem(target: Path) -> str:
 
 
 def _scratch(target: Path) -> Path:
-    return target.with_name(f"{_stem(target)}{_machine()}-{os.getpid()}-{secrets.token_hex(6)}{ENDING}")
+    process = os.getpid()
+    name = f"{_machine()}-{process}-{_start_of(process)}-{secrets.token_hex(6)}"
+    return target.with_name(f"{_stem(target)}{name}{ENDING}")
 
 
 def _machine() -> str:
-    """A short digest of this machine and its boot, in which process numbers mean something."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
+    """A short digest of this machine, its boot and the namespace in which process numbers mean something."""
+    found = [str(uuid.getnode())]
+    with contextlib.suppress(OSError):
+        found.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        found.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:8]
+
+
+def _dead(scratch: Path) -> bool:
+    """Whether the process that made some unfinished work is no more, as far as this machine can tell."""
+    machine, _, rest = scratch.name.removesuffix(ENDING).rpartition(".")[2].partition("-")
+    process, _, rest = rest.partition("-")
+    start = rest.partition("-")[0]
+    if machine != _machine() or not process.isdecimal():
+        with contextlib.suppress(OSError):
+            return time.time() - scratch.stat().st_mtime > FORGOTTEN
+        return False
+    return not _alive(int(process), start)
+
+
+def _start_of(process: int) -> str:
+    """When a process began, in ticks since the boot: a number that is used again is told apart. "zombie" for one that
+    has ended, "unknown" where the system does not say.
+    """
     try:
-        name = boot.read_text()
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        name = ""
-    return hashlib.sha256(f"{uuid.getnode()} {name}".encode()).hexdigest()[:8]
+        return "unknown"
+    return "zombie" if fields[0] == "Z" else fields[19]
 
 
-def _alive(process: int) -> bool:
+def _alive(process: int, start: str) -> bool:
     try:
         os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z"
     except ProcessLookupError:
         return False
     except OSError:
         return True
+    return _start_of(process) in (start, "unknown")
+
+
+def _appear(scratch: Path, target: Path) -> None:
+    """Give a file its name; FileExistsError where another process was faster."""
+    try:
+        os.link(scratch, target)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+    except OSError:
+        # no hard links on this file system
+        scratch.rename(target)
 
 
 def _exchange(scratch: Path, target: Path) -> None:

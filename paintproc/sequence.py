@@ -1,7 +1,7 @@
 """`PaintingSequence`: how one painting came about, from blank canvas to finished one, and its record on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,3 +94,19 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return record if sound else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def differences(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Where a record says something else than `facts`: the key, as `settings.size`, what it says, what `facts` say."""
+    found = dict(_flat(record))
+    for key, wanted in _flat(json.loads(json.dumps(facts))):
+        if found.get(key) != wanted:
+            yield key, found.get(key), wanted
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    else:
+        yield name, value

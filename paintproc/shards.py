@@ -1,12 +1,13 @@
 """A dataset folder as WebDataset tars, and back, without loss.
 
-    dataset.json            as in the folder
+    dataset.json            as in the folder, with inputs.jsonl and failures.jsonl
     shards.jsonl            name, sequences, bytes and sha256 of each shard
     train-00000.tar         <id>.000.png ... <id>.sequence.json [<id>.strokes.safetensors], sorted by id
 
 Members are dated 1970 and belong to nobody, so the same sequences give the same bytes.
 """
 
+import hashlib
 import io
 import json
 import re
@@ -15,7 +16,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paintproc.dataset import SPLITS, SUMMARY, finish_dataset, read_summary
+from paintproc.dataset import (
+    FAILURES,
+    INPUTS,
+    SPLITS,
+    SUMMARY,
+    finish_dataset,
+    read_inputs,
+    read_lines,
+    read_summary,
+    wrong_counts,
+)
 from paintproc.errors import InputError
 from paintproc.files import file_digest, whole_folder
 from paintproc.sequence import RECORD, read_record
@@ -29,15 +40,21 @@ LARGEST = 1 << 30
 
 
 def pack_dataset(
-    dataset: Path, out: Path, shard_size: int = SHARD_SIZE, progress: Callable[[float], None] = lambda done: None
+    dataset: Path,
+    out: Path,
+    shard_size: int = SHARD_SIZE,
+    progress: Callable[[float], None] = lambda done: None,
+    *,
+    replace: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Write a finished dataset folder as tars into the new folder `out`; the lines of its list.
 
-    InputError where `dataset` is none, or an item is not whole; OutputError where `out` exists.
+    InputError where `dataset` is none, or an item is not whole; OutputError where `out` exists, unless `replace`
+    (called before, it may raise to refuse) is given.
     """
     summary = read_summary(dataset)
     total, done, listed = max(1, sum(summary["splits"].values())), 0, []
-    with whole_folder(out) as scratch:
+    with whole_folder(out, replace=replace) as scratch:
         for split in SPLITS:
             items = sorted(path for path in (dataset / split).glob("*") if path.is_dir() and path.name[0] != ".")
             for number, group in enumerate(_groups(items, shard_size)):
@@ -50,8 +67,36 @@ def pack_dataset(
                 line = {"name": path.name, "sequences": len(group), "bytes": path.stat().st_size}
                 listed.append(line | {"sha256": file_digest(path)})
         (scratch / SHARDS).write_text("".join(json.dumps(line) + "\n" for line in listed), encoding="utf-8")
-        (scratch / SUMMARY).write_bytes((dataset / SUMMARY).read_bytes())
+        _copy_lists(dataset, scratch)
     return listed
+
+
+def verify_shards(packed: Path, progress: Callable[[float], None] = lambda done: None) -> list[str]:
+    """Read every byte of packed sequences; what is wrong, a sentence each, nothing where all is well.
+
+    InputError where it is no packed dataset.
+    """
+    summary, listed = read_summary(packed), read_shards(packed)
+    problems = wrong_counts(packed, summary)
+    found = dict.fromkeys(SPLITS, 0)
+    for place, line in enumerate(listed):
+        path = packed / line["name"]
+        if not path.is_file() or file_digest(path) != line["sha256"]:
+            problems.append(f"{line['name']} is missing, or was changed since it was packed.")
+            continue
+        digests: dict[str, dict[str, str]] = {}
+        for name, data in shard_members(path):
+            key, kind = name.split(".", 1)
+            digests.setdefault(key, {})[kind] = hashlib.sha256(data).hexdigest()
+            if kind == RECORD:
+                wanted = json.loads(data)["files"]
+                digests[key].pop(kind)
+                problems += [f"{line['name']}: {key} does not fit its record."] * (digests[key] != wanted)
+        found[line["name"].rpartition("-")[0]] += len(digests)
+        progress((place + 1) / len(listed))
+    if not problems and found != summary["splits"]:
+        problems.append(f"{SUMMARY} counts {summary['splits']}, and there are {found}.")
+    return problems
 
 
 def unpack_dataset(packed: Path, out: Path, progress: Callable[[float], None] = lambda done: None) -> None:
@@ -73,15 +118,22 @@ def unpack_dataset(packed: Path, out: Path, progress: Callable[[float], None] = 
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / kind).write_bytes(data)
             progress((place + 1) / len(listed))
-        finish_dataset(scratch, summary["settings"], summary["counts"])
+        _copy_lists(packed, scratch)
+        finish_dataset(scratch, summary["counts"], read_inputs(packed))
         if (scratch / SUMMARY).read_bytes() != (packed / SUMMARY).read_bytes():
             raise InputError(f"{packed / SHARDS} does not list all that {packed / SUMMARY} counts.")
+
+
+def _copy_lists(dataset: Path, out: Path) -> None:
+    for name in (INPUTS, FAILURES, SUMMARY):
+        if name == SUMMARY or (dataset / name).exists():
+            (out / name).write_bytes((dataset / name).read_bytes())
 
 
 def read_shards(packed: Path) -> list[dict[str, Any]]:
     """The list of shards. InputError where it is damaged, or names a file elsewhere."""
     try:
-        listed = [json.loads(line) for line in (packed / SHARDS).read_text(encoding="utf-8").splitlines()]
+        listed = [json.loads(line) for line in read_lines(packed / SHARDS)]
         if any(not re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5}}\.tar", line["name"]) for line in listed):
             raise ValueError("it names another file than a shard")
         if any(not isinstance(line["sha256"], str) for line in listed):

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ from paintproc.dataset import (
     SPLITS,
     VALIDATION,
     Dataset,
+    begin_dataset,
     finish_dataset,
     item_id,
+    judge_dataset,
+    read_inputs,
     read_item,
+    refuse_foreign,
     split_of,
     verify_dataset,
     write_item,
 )
-from paintproc.errors import InputError
+from paintproc.errors import InputError, OutputError
 from paintproc.sequence import PaintingSequence
 
 
@@ -41,10 +46,20 @@ def sequence(number: int, source: int | None = None, strokes: bool = True) -> Pa
 
 @pytest.fixture
 def dataset(tmp_path):
-    for number in range(12):
-        write_item(tmp_path / "d", sequence(number, strokes=number % 2 == 0))
-    finish_dataset(tmp_path / "d", {"size": 16}, {"done": 12})
+    build(tmp_path / "d", range(12))
     return tmp_path / "d"
+
+
+FACTS = {"settings": {"size": 16}, "inputs": {"count": 12}}
+COUNTS = {"inputs": 12, "done": 12, "skipped": 0, "failed": 0, "sequences": 12}
+
+
+def build(folder, numbers):
+    begin_dataset(folder, FACTS)
+    for number in numbers:
+        write_item(folder, sequence(int(number), strokes=number % 2 == 0))
+    lines = [{"input": f"{number}.png", "outcome": "done"} for number in range(12)]
+    finish_dataset(folder, COUNTS, lines)
 
 
 def contents(folder):
@@ -66,10 +81,8 @@ def test_what_is_written_is_read(dataset):
 
 def test_any_order_and_any_repetition_give_the_same_bytes(dataset, tmp_path):
     order = np.random.default_rng(0).permutation(12)
-    for number in [*order, *order[:5]]:
-        write_item(tmp_path / "other", sequence(int(number), strokes=number % 2 == 0))
-    finish_dataset(tmp_path / "other", {"size": 16}, {"done": 12})
-    finish_dataset(tmp_path / "other", {"size": 16}, {"done": 12})
+    for _ in range(2):
+        build(tmp_path / "other", [*order, *order[:5]])
     assert contents(tmp_path / "other") == contents(dataset)
 
 
@@ -77,8 +90,7 @@ def test_eight_processes_write_the_same_dataset(dataset, tmp_path):
     code = (
         "import sys, pathlib; sys.path.insert(0, 'tests')\n"
         "from test_dataset import *\n"
-        "for n in range(12): write_item(pathlib.Path(sys.argv[1]), sequence(n, strokes=n % 2 == 0))\n"
-        "finish_dataset(pathlib.Path(sys.argv[1]), {'size': 16}, {'done': 12})"
+        "build(pathlib.Path(sys.argv[1]), range(12))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "other")]
     root = __import__("conftest").ROOT
@@ -137,7 +149,7 @@ def test_an_item_in_the_wrong_split(dataset):
 
 
 def test_what_is_no_dataset_is_said_so(tmp_path, dataset):
-    with pytest.raises(InputError, match="no finished dataset folder"):
+    with pytest.raises(InputError, match="no dataset folder"):
         Dataset(tmp_path)
     with pytest.raises(InputError, match="holds no sequence"):
         read_item(tmp_path)
@@ -148,6 +160,80 @@ def test_what_is_no_dataset_is_said_so(tmp_path, dataset):
 
 
 def test_unfinished_work_of_others_is_no_item(dataset):
-    (dataset / "train" / ".x.0-1-2.paintproc-part").mkdir()
-    finish_dataset(dataset, {"size": 16}, {"done": 12})
-    assert len(Dataset(dataset)) == len([p for p in (dataset / "train").iterdir() if p.is_dir()]) - 1
+    there = len([path for path in (dataset / "train").iterdir() if path.is_dir()])
+    stray = dataset / "train" / ".x.0-1-2-3.paintproc-part"
+    stray.mkdir()
+    finish_dataset(dataset, COUNTS)
+    assert len(Dataset(dataset)) == there and stray.exists()
+
+
+def test_how_far_a_dataset_has_come(tmp_path):
+    folder = tmp_path / "d"
+    assert judge_dataset(folder, FACTS) == "absent"
+    for _ in range(2):
+        begin_dataset(folder, FACTS)
+        assert judge_dataset(folder, FACTS) == "begun"
+    with pytest.raises(InputError, match="begun and is not finished"):
+        Dataset(folder)
+    finish_dataset(folder, COUNTS)
+    before = contents(folder)
+    begin_dataset(folder, FACTS)
+    assert judge_dataset(folder, FACTS) == "finished" and contents(folder) == before
+
+
+def test_another_dataset_is_not_mixed_in(dataset, tmp_path):
+    other = {"settings": {"size": 17}, "inputs": {"count": 12}}
+    with pytest.raises(OutputError, match=r"its settings.size is 16, not 17"):
+        begin_dataset(dataset, other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    for path in (tmp_path / "mine", tmp_path / "mine" / "letter.txt"):
+        with pytest.raises(OutputError, match="no dataset folder"):
+            begin_dataset(path, FACTS)
+        with pytest.raises(OutputError, match="never overwritten"):
+            refuse_foreign(path)
+    (tmp_path / "mine" / "dataset.json").write_text("[]")
+    with pytest.raises(OutputError, match="no dataset folder"):
+        begin_dataset(tmp_path / "mine", FACTS)
+
+
+@pytest.mark.parametrize("stray", ["letter.txt", "train/letter.txt", "train/{item}/letter.txt", "train/{item}/a/b.png"])
+def test_what_is_not_ours_in_a_dataset_is_seen(dataset, stray):
+    refuse_foreign(dataset)
+    item = next(path for path in sorted((dataset / "train").iterdir()) if path.is_dir())
+    path = dataset / stray.format(item=item.name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="not ours"):
+        refuse_foreign(dataset)
+
+
+def test_lists_and_counts_agree(dataset):
+    assert not verify_dataset(dataset)
+    summary = json.loads((dataset / "dataset.json").read_text())
+    for key, value, words in (("done", 11, "lists 12"), ("sequences", 13, "its splits"), ("inputs", 13, "add up")):
+        (dataset / "dataset.json").write_text(json.dumps(summary | {"counts": COUNTS | {key: value}}))
+        assert any(words in problem for problem in verify_dataset(dataset))
+
+
+def test_failures_are_listed(tmp_path):
+    begin_dataset(tmp_path / "d", FACTS)
+    lines = [
+        {"input": "a\u2028b.png", "outcome": "failed", "error": "no", "exit_code": 3},
+        {"input": "b", "outcome": "done"},
+    ]
+    finish_dataset(tmp_path / "d", {"inputs": 2, "done": 1, "skipped": 0, "failed": 1, "sequences": 0}, lines)
+    assert read_inputs(tmp_path / "d") == lines
+    failures = (tmp_path / "d" / "failures.jsonl").read_text()
+    assert json.loads(failures) == {"input": "a\u2028b.png", "error": "no", "exit_code": 3}
+    assert not verify_dataset(tmp_path / "d")
+    finish_dataset(tmp_path / "d", COUNTS)
+    assert not (tmp_path / "d" / "failures.jsonl").exists()
+
+
+def test_a_caption_with_odd_line_ends_is_one_line(tmp_path):
+    begin_dataset(tmp_path / "d", FACTS)
+    given = replace(sequence(3), captions=["blank", "a\u2028b\x85c", "d"])
+    split = write_item(tmp_path / "d", given).parent.name
+    finish_dataset(tmp_path / "d", COUNTS | {"sequences": 1})
+    assert [s.captions for s in Dataset(tmp_path / "d", split)] == [given.captions]

@@ -44,7 +44,10 @@ def test_every_command_and_public_name_is_documented():
     import paintproc
 
     text = "".join(page.read_text() for page in PAGES)
-    assert all(f"paintproc {command}" in text for command in ("generate", "render", "weights get", "doctor"))
+    assert all(
+        f"paintproc {command}" in text
+        for command in ("generate", "synth strokes", "synth layers", "render", "weights get", "doctor")
+    )
     undocumented = [name for name in paintproc.__all__ if not getattr(paintproc, name).__doc__]
     assert not undocumented
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from paintproc.errors import Interrupted, OutputError
-from paintproc.files import remove_dead_scratch, whole_file, whole_folder
+from paintproc.files import _machine, _start_of, remove_dead_scratch, whole_file, whole_folder
 
 
 def names(folder):
@@ -131,14 +131,42 @@ def test_replacing_is_undone_when_it_is_interrupted(tmp_path, monkeypatch, at_on
 
 
 def test_only_dead_processes_scratch_is_removed(tmp_path):
+    """Alive is who has the number and began at that time; of another machine's only what is a day old is dead."""
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with whole_folder(tmp_path / "a") as scratch:
-        alive = scratch.with_name(scratch.name.replace(str(os.getpid()), "1"))
-        alive.mkdir()
+        mine = f"-{os.getpid()}-{_start_of(os.getpid())}-"
+        assert mine in scratch.name
+        theirs = f"-{other.pid}-{_start_of(other.pid)}-"
+        alive, again, foreign, old = (
+            scratch.with_name(name)
+            for name in (
+                scratch.name.replace(mine, theirs),
+                scratch.name.replace(mine, f"-{other.pid}-1-"),
+                scratch.name.replace(f".{_machine()}-", ".00000000-"),
+                scratch.name.replace(f".{_machine()}-", ".11111111-"),
+            )
+        )
+        for path in (alive, again, foreign, old):
+            path.mkdir()
+        os.utime(old, (0, 0))
+        remove_dead_scratch(tmp_path)
+        assert [path.exists() for path in (scratch, alive, again, foreign, old)] == [True, True, False, True, False]
         (scratch / "x").touch()
-    with whole_folder(tmp_path / "b") as scratch:
-        (scratch / "x").touch()
-    remove_dead_scratch(tmp_path / "a")
-    assert alive.exists()
+    other.kill()
+    # it is dead now, and a zombie until it is waited for
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+    remove_dead_scratch(tmp_path)
+    assert not alive.exists() and foreign.exists()
+    other.communicate()
+
+
+def test_a_file_appears_once(tmp_path, monkeypatch):
+    """What another process finished meanwhile is not replaced."""
+    with pytest.raises(OutputError, match="exists already"), whole_file(tmp_path / "a") as scratch:
+        scratch.write_text("late")
+        (tmp_path / "a").write_text("first")
+    assert (tmp_path / "a").read_text() == "first"
+    assert names(tmp_path) == ["a"]
 
 
 def test_signals_are_no_ordinary_exceptions():

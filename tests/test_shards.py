@@ -1,15 +1,15 @@
 """Shards: a dataset packed and unpacked is the same, and what is no shard is refused."""
 
+import hashlib
 import io
 import tarfile
 import time
 
 import pytest
-from test_dataset import contents, dataset, sequence  # noqa: F401
+from test_dataset import build, contents, dataset  # noqa: F401
 
-from paintproc.dataset import finish_dataset, write_item
 from paintproc.errors import InputError, OutputError
-from paintproc.shards import MEMBER, pack_dataset, read_shards, unpack_dataset
+from paintproc.shards import MEMBER, pack_dataset, read_shards, unpack_dataset, verify_shards
 
 SIZE = 12_000
 
@@ -24,9 +24,7 @@ def test_packed_and_unpacked_is_the_same(dataset, tmp_path):  # noqa: F811
 
 def test_the_same_sequences_give_the_same_bytes(dataset, tmp_path, monkeypatch):  # noqa: F811
     pack_dataset(dataset, tmp_path / "one", SIZE)
-    for number in reversed(range(12)):
-        write_item(tmp_path / "d2", sequence(number, strokes=number % 2 == 0))
-    finish_dataset(tmp_path / "d2", {"size": 16}, {"done": 12})
+    build(tmp_path / "d2", reversed(range(12)))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.sleep(1.1)
     pack_dataset(tmp_path / "d2", tmp_path / "two", SIZE)
@@ -114,3 +112,20 @@ def test_a_missing_line_is_noticed(dataset, tmp_path):  # noqa: F811
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(InputError, match="does not list all"):
         unpack_dataset(tmp_path / "packed", tmp_path / "again")
+
+
+def test_shards_are_verified(dataset, tmp_path):  # noqa: F811
+    name = pack_dataset(dataset, tmp_path / "packed", SIZE)[0]["name"]
+    assert not verify_shards(tmp_path / "packed")
+    path = tmp_path / "packed" / name
+    whole = path.read_bytes()
+    path.unlink()
+    assert verify_shards(tmp_path / "packed") == [f"{name} is missing, or was changed since it was packed."]
+    # a frame that does not fit its record, in a shard that fits the list
+    data = bytearray(whole)
+    data[512 + 60] ^= 1
+    path.write_bytes(bytes(data))
+    listed = (tmp_path / "packed" / "shards.jsonl").read_text()
+    old, new = (hashlib.sha256(content).hexdigest() for content in (whole, data))
+    (tmp_path / "packed" / "shards.jsonl").write_text(listed.replace(old, new))
+    assert any("does not fit its record" in problem for problem in verify_shards(tmp_path / "packed"))

@@ -8,7 +8,7 @@ import pytest
 from conftest import COMMAND, ROOT
 
 HEAVY = ("numpy", "PIL", "cv2", "numba", "scipy", "skimage", "torch", "diffusers", "imageio_ffmpeg", "rich.progress")
-COMMANDS = ([], ["generate"], ["render"], ["weights"], ["weights", "get"], ["doctor"])
+COMMANDS = ([], ["generate"], ["synth"], ["synth", "strokes"], ["render"], ["weights"], ["weights", "get"], ["doctor"])
 
 
 def imported_by(statement: str) -> set[str]:

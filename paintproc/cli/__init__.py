@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from paintproc.cli import doctor, generate, render, weights
+from paintproc.cli import doctor, generate, render, synth, weights
 from paintproc.console import complain
 from paintproc.version import __version__
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("generate")(generate.command)
 app.command("render")(render.command)
+app.add_typer(synth.app, name="synth")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
 

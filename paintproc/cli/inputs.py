@@ -27,7 +27,7 @@ def list_inputs(named: list[str], listed_in: str | None, null: bool) -> tuple[li
         batch = batch or inside is not None
         found.extend([name] if inside is None else inside)
     if listed_in is not None:
-        found.extend(_in_list(listed_in, null))
+        found.extend(read_list(listed_in, null))
     if not found:
         raise UsageError("No picture is named.", "Pass --image PATH.")
     if found.count(STDIN) + (listed_in == STDIN) > 1:
@@ -59,7 +59,8 @@ def _in_folder(folder: Path) -> list[str] | None:
     return inside
 
 
-def _in_list(source: str, null: bool) -> list[str]:
+def read_list(source: str, null: bool) -> list[str]:
+    """The paths in a file, one a line or ended by NUL; `-` is standard input. InputError where there are none."""
     try:
         data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except OSError as error:

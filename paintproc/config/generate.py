@@ -1,10 +1,9 @@
 """Settings of `paintproc generate`."""
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from paintproc.config.settings import check_choices, check_range
+from paintproc.config.settings import check_choices, check_device, check_range
 from paintproc.errors import UsageError
 
 Format = Literal["frames", "mp4", "sheet", "steps", "svg", "ora", "html", "gif", "webp", "scene"]
@@ -46,8 +45,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", self.device, re.ASCII):
-            raise UsageError(f"--device is {self.device!r}.", "Choose auto, cpu, cuda or cuda:0.")
+        check_device(self.device)
         check_range(self, "size", 1, 16383)
         check_range(self, "strokes", 0, 1_000_000)
         check_range(self, "num_frames", 2, 10_000)

@@ -11,6 +11,9 @@ FREE = "coarse-to-fine"
 """The plan without regions: `fit` over the whole picture."""
 HUMAN = "human"
 
+BLANK = (0.96, 0.95, 0.92)
+"""The canvas before anything is on it, sRGB."""
+
 Order = Literal["far-to-near", "focus-last"]
 Aim = Literal["layers", "picture", "lights"]
 
@@ -19,7 +22,7 @@ Aim = Literal["layers", "picture", "lights"]
 class Ground:
     """The wash under everything; see plans/human.toml for what each value means."""
 
-    blank: tuple[float, float, float] = (0.96, 0.95, 0.92)
+    blank: tuple[float, float, float] = BLANK
     width: float = 0.12
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -40,6 +41,12 @@ def check_choices(settings: Any) -> None:
         for value in getattr(settings, name) if many else (getattr(settings, name),):
             if value not in allowed:
                 raise UsageError(f"{option(name)} is {value!r}.", f"Choose one of {', '.join(allowed)}.")
+
+
+def check_device(device: str) -> None:
+    """UsageError for what is no name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device, re.ASCII):
+        raise UsageError(f"--device is {device!r}.", "Choose auto, cpu, cuda or cuda:0.")
 
 
 def check_range(settings: Any, name: str, low: float, high: float) -> None:

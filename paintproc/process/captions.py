@@ -16,6 +16,11 @@ VERBS = {
     "development": "develop",
     "detail": "work out the details of",
     "highlights": "set the highlights in",
+    "whole canvas": "lay transparent strokes all over",
+    "patches": "work patch by patch on",
+    "segments": "paint",
+    "grid 1": "lay in",
+    **{f"grid {cells}": f"paint, in {cells} by {cells} cells," for cells in range(2, 6)},
 }
 NAMED = 3
 """At most so many regions are named in one caption ..."""

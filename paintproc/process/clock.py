@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 
 from paintproc.strokes.rasterize import rasterize
@@ -18,6 +19,8 @@ NEW_PLACE = 0.15
 GROUND = "ground"
 CHANGE_SIDE, CHANGE_STEPS = 128, 32
 """Changes of the canvas are measured at this size, in this many steps a frame."""
+VISIBLE = 16
+"""Difference, of 255, from which on a changed pixel counts in full."""
 
 
 def stroke_ends(strokes: Strokes) -> np.ndarray:
@@ -41,16 +44,17 @@ def stage_ends(strokes: Strokes) -> np.ndarray:
 def even_changes(strokes: Strokes, size: tuple[int, int], count: int) -> np.ndarray:
     """`count` moments from 0 to 1 between which the canvas changes by equal amounts.
 
-    The change of the canvas [H, W] = `size` is the mean absolute difference of its pixels, summed
-    over many small steps, so that what is painted over counts too. A wash changes every pixel and
-    says little: all of the ground counts as one step at most. ProcessPainter (section 3.3) samples its
-    frames non-uniformly without saying how; this is our reading.
+    The change of the canvas [H, W] = `size` is the part of its pixels that look different, summed over many
+    small steps, so that what is painted over counts too; a pixel counts in full from a difference of
+    `VISIBLE` on, since else a few first strokes on a white canvas would outweigh all that follows. A wash
+    changes every pixel and says little: all of the ground counts as one step at most. ProcessPainter
+    (section 3.3) samples its frames non-uniformly without saying how; this is our reading.
     """
     scale = min(1.0, CHANGE_SIDE / max(size))
     small = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     moments = np.linspace(0, 1, CHANGE_STEPS * (count - 1) + 1)
-    shown = [canvas.astype(np.int16) for canvas in canvases(strokes, small, moments)]
-    changes = np.array([float(np.abs(after - before).mean()) for before, after in itertools.pairwise(shown)])
+    shown = canvases(strokes, small, moments)
+    changes = np.array([visible_change(before, after) for before, after in itertools.pairwise(shown)])
     # where nothing changes, time goes on all the same
     changes = np.maximum(changes, 1e-6)
     washed = moments[1:] <= _end_of(GROUND, strokes)
@@ -60,6 +64,12 @@ def even_changes(strokes: Strokes, size: tuple[int, int], count: int) -> np.ndar
     chosen = np.interp(np.linspace(0, amount[-1], count), amount, moments)
     chosen[0], chosen[-1] = 0.0, 1.0
     return chosen
+
+
+def visible_change(before: np.ndarray, after: np.ndarray) -> float:
+    """The part of the pixels, uint8 [H, W, 3], that look different, 0 to 1."""
+    difference = cv2.absdiff(before, after).max(2)
+    return float(np.minimum(difference, VISIBLE).mean()) / VISIBLE
 
 
 def _end_of(stage: str, strokes: Strokes) -> float:

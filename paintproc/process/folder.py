@@ -1,6 +1,5 @@
 """The sequence folder: what `generate` writes, and how a finished one is recognised."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from paintproc.files import file_digest, plain_errors, whole_folder
 from paintproc.media import contact_sheet, label, save_animation, save_png, save_video
 from paintproc.process.clock import canvases
 from paintproc.process.generate import PROVENANCE
-from paintproc.sequence import RECORD, PaintingSequence, read_record, write_record
+from paintproc.sequence import RECORD, PaintingSequence, differences, read_record, write_record
 from paintproc.strokes.svg import strokes_to_svg
 from paintproc.strokes.values import Strokes, strokes_to_bytes
 from paintproc.version import __version__
@@ -110,15 +109,11 @@ def is_finished(folder: Path, identity: dict[str, Any]) -> bool:
     record = read_record(folder)
     if record is None:
         raise OutputError(f"{folder} exists already and is not a sequence folder.", "Choose another --output.")
-    found = dict(_flat(record))
-    for key, value in _flat(json.loads(json.dumps(identity))):
-        if found.get(key) != value:
-            way_out = "Choose another --output, or pass --overwrite."
-            if key == "scene":
-                way_out += " --scene builtin paints as without networks."
-            raise OutputError(
-                f"{folder} holds another sequence: its {key} is {found.get(key)!r}, not {value!r}.", way_out
-            )
+    for key, found, wanted in differences(record, identity):
+        way_out = "Choose another --output, or pass --overwrite."
+        if key == "scene":
+            way_out += " --scene builtin paints as without networks."
+        raise OutputError(f"{folder} holds another sequence: its {key} is {found!r}, not {wanted!r}.", way_out)
     missing = [name for name in record["files"] if not (folder / name).is_file()]
     for name, digest in record["files"].items():
         if name not in missing and file_digest(folder / name) != digest:
@@ -186,11 +181,3 @@ def reported(frames: Iterable[np.ndarray], count: int, progress: Callable[[float
     for k, frame in enumerate(frames):
         yield frame
         progress((k + 1) / count)
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else key)
-    else:
-        yield name, value

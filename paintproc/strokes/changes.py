@@ -19,6 +19,9 @@ from paintproc.strokes.kernels import (
 from paintproc.strokes.rasterize import SOFTNESS, Texture, cuts, in_parallel, pack, sort_strokes
 from paintproc.strokes.values import Strokes
 
+FOUND = kernels.COLUMNS + 2
+"""Columns of what is found for a stroke: its slopes, the change of error, the sum of squared opacity."""
+
 
 def error_changes(strokes: Strokes, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray) -> np.ndarray:
     """The change of squared error by each stroke [N], against its own aim.
@@ -34,32 +37,48 @@ def error_changes(strokes: Strokes, canvas: np.ndarray, aims: np.ndarray, aim_of
 def lay_in_turn(
     rows: np.ndarray, texture: Texture, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray
 ) -> np.ndarray:
-    """Gradient rows [N, 17] of each stroke's own error when it is laid, and what it changed.
+    """Gradient rows [N, 18] of each stroke's own error when it is laid, and what it changed.
 
     Stroke i sees the canvas under it as given: columns 0 to 15 are the derivatives of
     1/2 sum (canvas after i - aim)^2 by its own parameters, column 16 the change of that sum.
+    Column 17 is the sum of squared opacity: the second derivative by the color of a stroke that
+    has one color.
     """
+    return _lay(rows, texture, canvas, aims, aim_of, False)
+
+
+def lay_alone(rows: np.ndarray, texture: Texture, canvas: np.ndarray, aim: np.ndarray) -> np.ndarray:
+    """As `lay_in_turn`, with one aim [H, W, 3], but no stroke sees another: each lies on `canvas`."""
+    return _lay(rows, texture, canvas, aim[None], np.zeros(len(rows), np.int32), True)
+
+
+def _lay(
+    rows: np.ndarray, texture: Texture, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray, alone: bool
+) -> np.ndarray:
     reveal = np.ones(len(rows), np.float32)
     nodes, first, start, pairs = sort_strokes(rows, reveal, canvas.shape[:2], SOFTNESS)
-    found = np.zeros((len(pairs), kernels.COLUMNS + 1), np.float32)
+    found = np.zeros((len(pairs), FOUND), np.float32)
     aims, aim_of = np.ascontiguousarray(aims, np.float32), np.ascontiguousarray(aim_of, np.int32)
 
     def lay(begin: int, end: int) -> None:
         lay_tiles(
             nodes, first, rows, texture.brush_of, texture.shapes, texture.data, start, pairs, canvas, aims, aim_of,
-            np.float32(SOFTNESS), begin, end, found,
+            np.float32(SOFTNESS), alone, begin, end, found,
         )  # fmt: skip
 
     in_parallel(lay, cuts(start, 64))
-    return kernels.add_up(found, pairs, len(rows))
+    return add_up_found(found, pairs, len(rows))
 
 
 @kernel
 def lay_tiles(  # type: ignore[no-untyped-def]
     nodes, first, rows, brush_of, brush_shapes, brush_data, start, pairs, canvas, aims, aim_of, softness,
-    tile_begin, tile_end, found,
+    alone, tile_begin, tile_end, found,
 ):  # fmt: skip
-    """Back to front, tile by tile; the gradient is the rasterizer's, of one stroke over a canvas."""
+    """Back to front, tile by tile; the gradient is the rasterizer's, of one stroke over a canvas.
+
+    `alone`: every stroke lies on the canvas as it was before all of them.
+    """
     height, width = canvas.shape[0], canvas.shape[1]
     across = (width + TILE - 1) // TILE
     inverse_width = HALF / softness
@@ -121,10 +140,15 @@ def lay_tiles(  # type: ignore[no-untyped-def]
                 gx[p] = counts[p] * d0
                 gy[p] = counts[p] * d1
                 gz[p] = counts[p] * d2
-                now_red[p] = red[p]
-                now_green[p] = green[p]
-                now_blue[p] = blue[p]
+            squares = ZERO
+            for p in range(p0, p1):
+                squares += counts[p] * (ONE - light[p]) * (ONE - light[p])
                 light[p] = ONE
+            if not alone:
+                for p in range(p0, p1):
+                    now_red[p] = red[p]
+                    now_green[p] = green[p]
+                    now_blue[p] = blue[p]
             if textured:
                 stroke_gradient(
                     True, rows[i], h, p0, p1, 0, inverse_width, distance2, position, dx, dy, slope,
@@ -135,4 +159,14 @@ def lay_tiles(  # type: ignore[no-untyped-def]
                     False, rows[i], h, p0, p1, 0, inverse_width, distance2, position, dx, dy, slope,
                     brush, red, green, blue, light, gx, gy, gz, counts, found[e],
                 )  # fmt: skip
-            found[e, 16] = HALF * change
+            found[e, 16], found[e, 17] = HALF * change, squares
+
+
+@kernel
+def add_up_found(found, pairs, count):  # type: ignore[no-untyped-def]
+    """Sum the rows of all tiles into one row [18] a stroke, in the pairs' order."""
+    total = np.zeros((count, FOUND), np.float32)
+    for e in range(pairs.shape[0]):
+        for column in range(FOUND):
+            total[pairs[e, 0], column] += found[e, column]
+    return total

@@ -131,8 +131,8 @@ class _Painter:
             return
         scale = min(1.0, max(level.scale, SMALLEST_SIDE / self.longer_side))
         target = shrink(self.target, scale)
-        scale = target.shape[1] / self.target.shape[1] if scale < 1 else 1.0
         ground = self.ground if self.ground.ndim == 1 else shrink(self.ground, scale)
+        scale = target.shape[1] / self.target.shape[1] if scale < 1 else 1.0
         canvas = np.ascontiguousarray(np.broadcast_to(ground, target.shape), np.float32)
         length = level.length * max(target.shape[:2])
         self.rows[:, :8] *= np.float32(scale)

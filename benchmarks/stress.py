@@ -1,0 +1,52 @@
+"""What `synth` must survive, with full counts (the tests run smaller ones): `make stress`.
+
+Writes `results/stress--<cpu>-<cores>-cores.json`; exit code 1 where anything went wrong.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import harness
+from common import save
+
+PACKED = ("--layout", "shards")
+CASES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "kill -9 of the process group, 60 items": (lambda f: harness.kills(f, 50), "50 kills"),
+    "kill -9 while shards are packed": (lambda f: harness.kills(f, 10, items=24, more=PACKED), "10 kills"),
+    "1, 2, 4 workers, 3 shards, other place": (lambda f: harness.same_bytes(f, 60), "60 items"),
+    "8 processes at once": (lambda f: harness.crowd(f, items=60), "60 items"),
+    "8 processes at once, 3 shards": (lambda f: harness.crowd(f, items=60, shards=3), "60 items"),
+    "ENOSPC, EIO at each write, fsync, rename, mkdir": (lambda f: harness.faults(f, None), "once and for good"),
+    "the same for shards": (lambda f: harness.faults(f, 60, items=2, more=PACKED), "once and for good"),
+    "a disk of 2 MiB": (harness.full_disk, "24 items"),
+    "damaged images among good ones": (lambda f: harness.fuzz(f, 300), "300 images"),
+    "a decoder that crashes, hangs, eats memory": (harness.bad_decoders, "3 of 9 items"),
+    "SIGTERM and SIGUSR1 in every phase": (lambda f: harness.signals(f, 40, items=60), "40 signals"),
+    "SIGTERM and SIGUSR1 while packing": (lambda f: harness.signals(f, 20, items=24, more=PACKED), "20 signals"),
+    "kill -9 of single workers": (lambda f: harness.dead_workers(f, 10), "10 kills"),
+}
+
+
+def main() -> int:
+    results, wrong = {}, 0
+    for name, (work, count) in CASES.items():
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            found = work(Path(folder))
+        if isinstance(found, tuple):
+            found, tried = found
+            count = f"{tried} cases, {count}"
+        wrong += len(found)
+        results[name] = {"count": count, "problems": found, "seconds": round(time.monotonic() - begun)}
+        print(name, results[name], flush=True)
+    save("stress", results)
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,338 @@
+"""`paintproc synth`: synthetic sequences of many pictures, as a dataset."""
+
+import json as encoder
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from paintproc import console
+from paintproc.cli.options import (
+    Config,
+    DryRun,
+    Json,
+    Overwrite,
+    Quiet,
+    Verbose,
+    WeightsDir,
+    check_stopped,
+    manners,
+    options_from,
+    print_result,
+)
+from paintproc.config.synth import SynthConfig, SynthLayersConfig, SynthStrokesConfig
+from paintproc.errors import PartialError, UsageError
+
+if TYPE_CHECKING:
+    from paintproc.synth.build import Build, Report
+
+app = typer.Typer(
+    help="Synthetic sequences of many pictures, as a dataset to train on.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT...", help="Pictures, folders, patterns like 'art/**/*.jpg', WebDataset tars.", show_default=False
+    ),
+]
+ImagesFrom = Annotated[
+    str | None,
+    typer.Option("--images-from", help="A file with one input a line, or - for stdin.", show_default=False),
+]
+Null = Annotated[bool, typer.Option("--null", help="Inputs of --images-from end with NUL.")]
+Out = Annotated[
+    Path, typer.Option("--output", "-o", help="The dataset folder to write.", readable=False, show_default=False)
+]
+Layout = Annotated[
+    Literal["folder", "shards"], typer.Option("--layout", help="A folder a sequence, or WebDataset tars.")
+]
+ShardSize = Annotated[int, typer.Option("--shard-size", min=1, help="Megabytes after which a tar is full.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Pictures worked on at once; by default the processors.", show_default=False),
+]
+ShardIndex = Annotated[
+    int | None,
+    typer.Option("--shard-index", min=0, help="Which part of the inputs is done here, from 0.", show_default="Slurm's"),
+]
+NumShards = Annotated[
+    int | None,
+    typer.Option("--num-shards", min=1, help="In how many parts, by runs of their own.", show_default="Slurm's, or 1"),
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option("--time-limit", min=0, help="Minutes after which to stop, to go on another time.", show_default=False),
+]
+MaxBad = Annotated[
+    int | None, typer.Option("--max-bad", min=0, help="Stop after more failures than this.", show_default=False)
+]
+Folder = Annotated[Path, typer.Argument(help="A dataset folder.", readable=False, show_default=False)]
+Packed = Annotated[Path, typer.Argument(help="A dataset in shards.", readable=False, show_default=False)]
+
+
+@options_from(SynthStrokesConfig)
+def strokes(
+    *,
+    config: SynthStrokesConfig,
+    inputs: Inputs = None,
+    output: Out,
+    images_from: ImagesFrom = None,
+    null: Null = False,
+    layout: Layout = "folder",
+    shard_size: ShardSize = 1024,
+    workers: Workers = None,
+    shard_index: ShardIndex = None,
+    num_shards: NumShards = None,
+    time_limit: TimeLimit = None,
+    max_bad: MaxBad = None,
+    weights_dir: WeightsDir = None,
+    overwrite: Overwrite = False,
+    config_file: Config = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Paint pictures stroke by stroke, each by every --method.
+
+    fit goes from coarse to fine, human as `generate` does; learn-to-paint lays semi-transparent
+    curves, five a step; stylized works with an oil brush or a marker in finer and finer grids.
+
+    Example: paintproc synth strokes paintings/ -o dataset --method fit --method human
+    """
+    shard = _shard(shard_index, num_shards)
+    _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
+         layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
+         time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
+
+
+@options_from(SynthLayersConfig)
+def layers(
+    *,
+    config: SynthLayersConfig,
+    inputs: Inputs = None,
+    output: Out,
+    images_from: ImagesFrom = None,
+    null: Null = False,
+    layout: Layout = "folder",
+    shard_size: ShardSize = 1024,
+    workers: Workers = None,
+    shard_index: ShardIndex = None,
+    num_shards: NumShards = None,
+    time_limit: TimeLimit = None,
+    max_bad: MaxBad = None,
+    weights_dir: WeightsDir = None,
+    overwrite: Overwrite = False,
+    config_file: Config = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Place the regions of pictures on a blank canvas, one after the other, by depth.
+
+    Example: paintproc synth layers paintings/ -o layers --order far-to-near --render strokes
+    """
+    shard = _shard(shard_index, num_shards)
+    _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
+         layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
+         time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
+
+
+app.command("strokes")(strokes)
+app.command("layers")(layers)
+
+
+@app.command("verify")
+def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Read every byte of a dataset, in a folder or in shards, and say what is wrong.
+
+    Example: paintproc synth verify dataset
+    """
+    with manners(verbose, quiet):
+        from paintproc.dataset import read_summary, verify_dataset
+        from paintproc.shards import SHARDS, verify_shards
+
+        packed = (dataset / SHARDS).exists()
+        with console.progress_bar(f"reading {dataset.name}") as progress:
+            problems = (
+                verify_shards(dataset, _watched(progress)) if packed else verify_dataset(dataset, _watched(progress))
+            )
+        for problem in problems:
+            console.complain(f"paintproc: {problem}")
+        counts = read_summary(dataset)["counts"]
+        if json:
+            print_result(encoder.dumps({"dataset": str(dataset), "counts": counts, "problems": problems}))
+        elif not problems:
+            print_result(str(dataset))
+        if problems:
+            raise PartialError(f"{len(problems)} things are wrong with {dataset}.")
+        console.say(f"All is well: {_spelled(counts)}.")
+
+
+@app.command("pack")
+def pack(
+    dataset: Folder,
+    output: Out,
+    shard_size: ShardSize = 1024,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a dataset folder as WebDataset tars; the same dataset gives the same bytes.
+
+    Example: paintproc synth pack dataset -o packed
+    """
+    with manners(verbose, quiet):
+        from paintproc.shards import pack_dataset
+
+        with console.progress_bar(f"packing {dataset.name}") as progress:
+            listed = pack_dataset(dataset, output, shard_size << 20, _watched(progress))
+        if json:
+            for line in listed:
+                print_result(encoder.dumps(line | {"output": str(output)}))
+        else:
+            print_result(str(output))
+
+
+@app.command("unpack")
+def unpack(packed: Packed, output: Out, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Write WebDataset tars as the dataset folder they were packed from, byte for byte.
+
+    Example: paintproc synth unpack packed -o dataset
+    """
+    with manners(verbose, quiet):
+        from paintproc.shards import unpack_dataset
+
+        with console.progress_bar(f"unpacking {packed.name}") as progress:
+            unpack_dataset(packed, output, _watched(progress))
+        print_result(encoder.dumps({"output": str(output)}) if json else str(output))
+
+
+def _watched(progress: Any) -> Any:
+    def advance(done: float) -> None:
+        check_stopped()
+        progress(done)
+
+    return advance
+
+
+def _shard(index: int | None, count: int | None) -> tuple[int, int]:
+    """This run's part of the inputs: as asked for, else as Slurm's job array says."""
+    slurm = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN", "STEP")}
+    if index is None and count is None and slurm["ID"].isdecimal() and slurm["COUNT"].isdecimal():
+        first, step = (int(slurm[name] or default) for name, default in (("MIN", "0"), ("STEP", "1")))
+        index, count = (int(slurm["ID"]) - first) // max(1, step), int(slurm["COUNT"])
+        console.say(f"Slurm's job array: this is part {index} of {count}, counted from 0.")
+    if index is not None and count is None:
+        raise UsageError("--shard-index goes with --num-shards.")
+    if index is None and count not in (None, 1):
+        raise UsageError("--num-shards goes with --shard-index.")
+    shard = index or 0, count or 1
+    if shard[0] >= shard[1]:
+        raise UsageError(f"--shard-index is {shard[0]}.", f"It lies below --num-shards, {shard[1]}.")
+    return shard
+
+
+def _run(
+    config: SynthConfig,
+    inputs: list[str] | None,
+    images_from: str | None,
+    null: bool,
+    output: Path,
+    json: bool,
+    dry_run: bool,
+    weights: Path | None,
+    **how: Any,
+) -> None:
+    """Find the inputs, build the dataset, say what came of it."""
+    import time
+
+    from paintproc.cli.inputs import read_list
+    from paintproc.scene.networks import Choice, choose
+    from paintproc.strokes.compiling import announce_compilation
+    from paintproc.strokes.rasterize import thread_count
+    from paintproc.synth.build import Build, build_dataset
+    from paintproc.synth.sequences import needs_scene
+    from paintproc.synth.sources import find_sources
+
+    if how["overwrite"] and how["shard"][1] > 1:
+        raise UsageError("--overwrite goes with one shard.", "Remove the dataset by hand.")
+    begun = time.monotonic()
+    sources = find_sources([*(inputs or []), *([] if images_from is None else read_list(images_from, null))])
+    networks = choose(config.scene, config.device, weights) if needs_scene(config) else Choice()
+    if networks.names:
+        console.say(f"Scenes are seen by {networks}.")
+    how["workers"] = how["workers"] or thread_count()
+    if how["time_limit"] is not None:
+        how["time_limit"] *= 60
+    build = Build(output, config, sources, networks, **how)
+    announce_compilation(console.say)
+    if dry_run:
+        _say_estimate(build, json)
+        return
+    label = f"painting {len(range(how['shard'][0], len(sources), how['shard'][1]))} pictures"
+    with console.progress_bar(label) as progress:
+        report = build_dataset(
+            build, progress=progress, check=check_stopped, complain=lambda text: console.complain(f"paintproc: {text}")
+        )
+    _say_report(build, report, time.monotonic() - begun, json)
+
+
+def _say_report(build: "Build", report: "Report", seconds: float, json: bool) -> None:
+    counts = report.counts
+    if json:
+        state = "unfinished" if counts is None else "finished"
+        print_result(encoder.dumps({"output": str(build.out), "state": state, "counts": counts}))
+    else:
+        print_result(str(build.out))
+    if counts is None:
+        console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all are.")
+    elif not report.worked_on:
+        console.say(f"{build.out} is complete already: {_spelled(counts)}.")
+    else:
+        rate = report.worked_on / max(seconds, 1e-9) * 3600
+        console.say(f"{_spelled(counts)}.")
+        console.say(f"{report.worked_on} pictures in {_minutes(seconds)}, {rate:.0f} an hour.")
+    if report.failed:
+        listed = f"; they are listed in {build.out / 'failures.jsonl'}" if counts is not None else ""
+        raise PartialError(f"{report.failed} inputs failed{listed}.")
+
+
+def _say_estimate(build: "Build", json: bool) -> None:
+    """What would be done, by painting one of the pictures and throwing it away."""
+    from paintproc.synth.build import estimate
+
+    with console.progress_bar("painting one of them, to see how long it takes"):
+        found = estimate(build)
+    if json:
+        print_result(encoder.dumps({"output": str(build.out), **found}))
+    text = f"would paint {found['pictures']} pictures into {build.out}: {found['sequences']} sequences"
+    skipped = (
+        f"; {found['skipped']} inputs are skipped, {found['broken']} cannot be read"
+        if found["skipped"] + found["broken"]
+        else ""
+    )
+    size, free = found["bytes"] / 1e9, found["free_bytes"] / 1e9
+    console.say(f"{text}, about {size:.2f} GB ({free:.0f} GB are free), about {_minutes(found['seconds'])}{skipped}")
+
+
+def _spelled(counts: dict[str, int]) -> str:
+    return (
+        f"{counts['inputs']} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; "
+        f"{counts['sequences']} sequences"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

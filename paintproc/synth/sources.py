@@ -1,0 +1,250 @@
+"""Where pictures come from: files, folders, globs, lists, WebDataset tars, and what is known about each."""
+
+import csv
+import glob
+import hashlib
+import io
+import itertools
+import json
+import os
+import tarfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paintproc.errors import InputError, UsageError
+from paintproc.media import MAX_BYTES, SUFFIXES
+
+FACTS = {
+    "prompt": ("prompt", "text", "caption"),
+    "license": ("license", "licence"),
+    "origin": ("origin", "url"),
+}
+"""What is taken from metadata, and the names it goes by there."""
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Files of an imagefolder that say more about its pictures."""
+TRIES, PAUSE = 3, 0.2
+"""How often a file is read where the system, not the file, is at fault, and the seconds between."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: a file, or a member of a tar."""
+
+    name: str
+    """What it is called in the dataset: its path as it was named, or below the folder that was; no absolute one."""
+    path: Path
+    """The file, or the tar."""
+    size: int = -1
+    """Bytes; -1 where that is not known."""
+    offset: int | None = None
+    """Where its bytes begin in the tar."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Prompt, license and origin, where they are known."""
+    skip: str = ""
+    """Why it is not to be painted."""
+    broken: str = ""
+    """Why it cannot be read."""
+
+
+def find_sources(named: Iterable[str]) -> list[Source]:
+    """All inputs in order; of equal ones all but the first are marked to be skipped.
+
+    A folder is looked through to the bottom, sorted by name, whatever the order on disk and the
+    language; a name that does not exist and has *, ? or [ in it is a pattern. What cannot be read is
+    an input all the same. UsageError where nothing is named, InputError for a folder, pattern or tar without
+    images.
+    """
+    found: list[Source] = []
+    for name in named:
+        path = Path(name)
+        if not name:
+            raise UsageError("An input is empty.", "Is a shell variable not set?")
+        if path.is_dir():
+            found += _in_folder(path)
+        elif path.suffix == ".tar":
+            found += _in_tar(path)
+        elif not path.exists() and glob.has_magic(name):
+            matches = sorted(glob.glob(name, recursive=True), key=os.fsencode)  # noqa: PTH207 (patterns may be absolute)
+            if not matches:
+                raise InputError(f"No file fits {name}.")
+            for match in map(Path, matches):
+                found += _in_folder(match) if match.is_dir() else [_file(match, _called(match))]
+        else:
+            found.append(_file(path, _called(path)))
+    if not found:
+        raise UsageError("No picture is named.", "Name files, folders or tars.")
+    return mark_equal(found)
+
+
+def read_source(source: Source) -> bytes:
+    """The bytes of an input. InputError where it is at fault; OSError where the system is, after a few tries."""
+    if source.broken:
+        raise InputError(source.broken)
+    for left in reversed(range(TRIES)):
+        try:
+            with source.path.open("rb") as file:
+                if source.offset is None:
+                    data = file.read(MAX_BYTES + 1)
+                else:
+                    file.seek(source.offset)
+                    data = file.read(source.size)
+            if source.offset is not None and len(data) != source.size:
+                raise InputError(f"{source.path} is cut off.")
+            return data
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            raise InputError(f"{source.name} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+        except OSError:
+            if not left:
+                raise
+            time.sleep(PAUSE)
+    raise AssertionError
+
+
+def mark_equal(sources: list[Source]) -> list[Source]:
+    """`sources` with all but the first of equal files marked; only files of one size are read for it."""
+    result = list(sources)
+    by_size: dict[int, list[int]] = {}
+    for place, source in enumerate(sources):
+        if not source.broken and source.size >= 0:
+            by_size.setdefault(source.size, []).append(place)
+    for places in by_size.values():
+        first: dict[str, int] = {}
+        for place in places if len(places) > 1 else ():
+            try:
+                digest = hashlib.sha256(read_source(sources[place])).hexdigest()
+            except (OSError, InputError):
+                continue
+            if digest in first:
+                original = sources[first[digest]].name
+                result[place] = replace(sources[place], skip=f"the same picture as {original}")
+            else:
+                first[digest] = place
+    return result
+
+
+def inputs_digest(sources: Iterable[Source]) -> str:
+    """16 hex digits for the list of inputs: names, sizes and what is known of each, in order."""
+    lines = "".join(f"{source.name!r} {source.size} {sorted(source.facts.items())!r}\n" for source in sources)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _called(path: Path) -> str:
+    return path.name if path.is_absolute() else path.as_posix()
+
+
+def _file(path: Path, name: str, facts: Mapping[str, str] | None = None) -> Source:
+    # names that are no text are spelled out
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        if not path.is_file():
+            what = "does not exist" if not path.exists() else "is not a regular file"
+            return Source(name, path, broken=f"{name} {what}.")
+        return Source(name, path, path.stat().st_size, facts=facts or {})
+    except OSError as error:
+        return Source(name, path, broken=f"{name} cannot be read: {(error.strerror or str(error)).lower()}.")
+
+
+def _in_folder(folder: Path) -> list[Source]:
+    paths: list[Path] = []
+    known: dict[Path, dict[str, str]] = {}
+    for base, folders, names in os.walk(folder, onerror=_unreadable):
+        # hidden folders are caches and the like
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(base, name)
+            if name in METADATA:
+                known |= _metadata(path)
+            elif path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                paths.append(path)
+    if not paths:
+        raise InputError(f"{folder} is a folder without images.")
+    paths.sort(key=lambda path: os.fsencode(path.relative_to(folder)))
+    return [_file(path, path.relative_to(folder).as_posix(), known.get(path)) for path in paths]
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _metadata(path: Path) -> dict[Path, dict[str, str]]:
+    """What a metadata file of an imagefolder says of each picture. InputError where it is damaged."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
+        else:
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        return {path.parent / str(row["file_name"]): _facts(row) for row in rows if "file_name" in row}
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+def _facts(row: Any) -> dict[str, str]:
+    """The facts in one row of metadata, or in a tar's JSON."""
+    found = {}
+    for fact, aliases in FACTS.items() if isinstance(row, dict) else ():
+        value = next((row[name] for name in aliases if isinstance(row.get(name), str) and row[name].strip()), None)
+        if value is not None:
+            found[fact] = " ".join(value.split())
+    return found
+
+
+def _in_tar(path: Path) -> list[Source]:
+    """The pictures of a WebDataset tar; `<key>.txt` is a prompt, `<key>.json` holds facts."""
+    members, broken = _members(path)
+    found: list[Source] = []
+    for _, group in itertools.groupby(members, key=lambda member: _key(member[0])):
+        found += _sample(path, list(group))
+    if broken:
+        found.append(Source(_called(path), path, broken=f"{_called(path)} {broken}."))
+    if not found:
+        raise InputError(f"{path} is a tar without images.")
+    return found
+
+
+def _members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
+    """Name, size and place of each file in a tar, and why these are not all."""
+    members: list[tuple[str, int, int]] = []
+    try:
+        end = path.stat().st_size
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.offset_data + member.size > end:
+                    return members, "is cut off"
+                if member.isreg():
+                    members.append((member.name, member.size, member.offset_data))
+    except FileNotFoundError:
+        return members, "does not exist"
+    except (tarfile.TarError, OSError, ValueError) as error:
+        return members, f"is damaged, or no plain tar: {error}"
+    return members, ""
+
+
+def _key(name: str) -> str:
+    folder, _, base = name.rpartition("/")
+    return f"{folder}/{base.split('.', 1)[0]}"
+
+
+def _sample(tar: Path, group: list[tuple[str, int, int]]) -> list[Source]:
+    facts: dict[str, str] = {}
+    with tar.open("rb") as file:
+        for name, size, offset in group:
+            if name.endswith((".txt", ".json")) and size < 1 << 20:
+                file.seek(offset)
+                text = file.read(size).decode(errors="replace")
+                facts |= _facts({"prompt": text}) if name.endswith(".txt") else _facts(_parsed(text))
+    return [
+        Source(os.fsencode(f"{tar.name}/{name}").decode("utf-8", "backslashreplace"), tar, size, offset, facts)
+        for name, size, offset in group
+        if Path(name).suffix.lower() in SUFFIXES
+    ]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

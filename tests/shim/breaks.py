@@ -1,0 +1,150 @@
+"""What is made wrong on purpose: a module, and what is done to it once it is loaded.
+
+Decoders that misbehave are what the command must survive; writers that do are what the harness must catch.
+"""
+
+import contextlib
+import os
+import sys
+import time
+
+
+def _bad_decoder(module):  # type: ignore[no-untyped-def]
+    """A picture that holds one of these words takes its decoder down."""
+    load = module.load_picture
+
+    def load_picture(data, *rest):  # type: ignore[no-untyped-def]
+        if b"CRASH" in data:
+            os.abort()
+        if b"HANG" in data:
+            time.sleep(1000)
+        if b"HOG" in data:
+            return bytearray(1 << 45)
+        return load(data, *rest)
+
+    module.load_picture = load_picture
+    # the command, not its workers, waits for the decoder that hangs: not for 15 minutes here
+    build = sys.modules.get("paintproc.synth.build")
+    if build is not None:
+        run = build.run_jobs
+        build.run_jobs = lambda *given, **options: run(*given, **(options | {"time_limit": 4.0}))
+
+
+def _naive_writer(module):  # type: ignore[no-untyped-def]
+    """Writes where the item is to be, and takes a folder that is there for a finished one."""
+
+    @contextlib.contextmanager
+    def whole_folder(target, **_):  # type: ignore[no-untyped-def]
+        target.mkdir(parents=True, exist_ok=True)
+        time.sleep(0.1)
+        yield target
+
+    def read_record(folder):  # type: ignore[no-untyped-def]
+        return {} if folder.exists() else None
+
+    import paintproc.dataset as dataset
+
+    dataset.whole_folder = whole_folder
+    module.read_record = read_record
+
+
+def _slow_writer(module):  # type: ignore[no-untyped-def]
+    """Writes as it should, and takes its time, so that more of the kills hit it."""
+    whole_folder = module.whole_folder
+
+    @contextlib.contextmanager
+    def slowly(*given, **options):  # type: ignore[no-untyped-def]
+        with whole_folder(*given, **options) as scratch:
+            yield scratch
+            time.sleep(0.1)
+
+    module.whole_folder = slowly
+
+
+def _untidy(module):  # type: ignore[no-untyped-def]
+    """Leaves what dead processes left."""
+    _slow_writer(module)
+    module.remove_dead_scratch = lambda *_: None
+
+
+def _forgetful_writer(module):  # type: ignore[no-untyped-def]
+    """Says nothing when an item could not be written."""
+    write = module.write_item
+
+    def write_item(*given):  # type: ignore[no-untyped-def]
+        with contextlib.suppress(Exception):
+            write(*given)
+
+    module.write_item = write_item
+
+
+def _telltale(module):  # type: ignore[no-untyped-def]
+    """Lets the bytes depend on the process and the clock."""
+    make = module.make_sequence
+
+    def make_sequence(*given):  # type: ignore[no-untyped-def]
+        sequence = make(*given)
+        sequence.info["made"] = f"{os.getpid()} {time.time()}"
+        return sequence
+
+    module.make_sequence = make_sequence
+
+
+def _one_scratch(module):  # type: ignore[no-untyped-def]
+    """All processes write to one place before they rename."""
+    module._scratch = lambda target: target.with_name(f".{target.name}.paintproc-part")
+
+
+def _hushed(module):  # type: ignore[no-untyped-def]
+    """Takes what cannot be read for done."""
+    paint = module.paint_source
+
+    def paint_source(task):  # type: ignore[no-untyped-def]
+        try:
+            return paint(task)
+        except Exception:
+            return {"input": task.source.name, "outcome": "done", "sha256": "0" * 64, "sequences": []}
+
+    module.paint_source = paint_source
+
+
+def _deaf(module):  # type: ignore[no-untyped-def]
+    """Does not hear SIGTERM."""
+    module.STOPPING = ("SIGINT",)
+
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def serve_and_stay(connection, work, memory, parent):  # type: ignore[no-untyped-def]
+    """A worker that does its work, hears no parent die, and does not end."""
+    import paintproc.jobs as jobs
+
+    jobs._die_with = lambda parent: None
+    jobs.honest_serve(connection, work, memory, parent)
+    time.sleep(1000)
+
+
+def _orphans(module):  # type: ignore[no-untyped-def]
+    """Workers outlive their parent."""
+    module.honest_serve, module._serve = module._serve, serve_and_stay
+
+
+def _roomy(module):  # type: ignore[no-untyped-def]
+    """Takes the disk for larger than it is."""
+    module._free = lambda build: 1 << 50
+
+
+bad_decoder = "paintproc.synth.items", _bad_decoder
+naive_writer = "paintproc.synth.items", _naive_writer
+untidy = "paintproc.dataset", _untidy
+forgetful_writer = "paintproc.synth.items", _forgetful_writer
+telltale = "paintproc.synth.items", _telltale
+one_scratch = "paintproc.files", _one_scratch
+hushed = "paintproc.synth.items", _hushed
+deaf = "paintproc.cli.options", _deaf
+orphans = "paintproc.jobs", _orphans
+roomy = "paintproc.synth.build", _roomy
+slow_writer = "paintproc.dataset", _slow_writer

@@ -1,0 +1,341 @@
+"""`paintproc synth` as its users run it: what is made, what is said, what is refused."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from harness import SETTINGS, make_inputs, tree
+from PIL import Image
+
+from paintproc.config.plan import BLANK
+from paintproc.config.synth import METHODS, SynthConfig, SynthLayersConfig, SynthStrokesConfig
+from paintproc.dataset import Dataset, read_inputs, read_summary, verify_dataset
+from paintproc.errors import UsageError
+from paintproc.media import Picture, picture_from_pixels
+from paintproc.process.clock import visible_change
+from paintproc.synth.sequences import make_sequence, methods, sequence_id, shape_picture
+
+SMALL = ("--size", 64, "--strokes", 20, "--num-frames", 4)
+
+
+def lines_of(folder) -> dict[str, dict]:
+    return {line["input"]: line for line in read_inputs(folder)}
+
+
+def every_sequence(folder):
+    return [
+        sequence
+        for split in ("train", "validation")
+        if (folder / split).is_dir()
+        for sequence in Dataset(folder, split)
+    ]
+
+
+@pytest.fixture
+def picture(painting) -> Picture:
+    return picture_from_pixels(painting)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return make_inputs(tmp_path / "in", 5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sampling", ["even-change", "even-time"])
+def test_a_method_paints_the_picture(picture, method, sampling):
+    config = SynthStrokesConfig(size=64, strokes=60, num_frames=6, frame_sampling=sampling)
+    made = make_sequence(picture, config, method)
+    assert len(made) == 6 and made.progress[0] == 0 and made.progress[-1] == 1
+    first, last = made.frames[0].astype(float), made.frames[-1].astype(float)
+    assert np.ptp(first, axis=(0, 1)).max() == 0, "the first canvas is blank"
+    errors = [float(np.square(frame.astype(float) - picture.pixels).mean()) for frame in made.frames]
+    assert errors[-1] < 0.25 * errors[0]
+    changes = [float(np.abs(b.astype(float) - a).mean()) for a, b in zip(made.frames, made.frames[1:], strict=False)]
+    assert min(changes) > 0
+    assert made.strokes is not None and len(made.strokes) <= 60
+    assert np.abs(last - picture.pixels).mean() < 40
+    assert (made.info["method"], made.info["seed"], made.info["strokes"]) == (method, 0, len(made.strokes))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_even_changes_are_more_even(picture, method):
+    """No frame brings as much that is new as the largest step of frames even in time does."""
+    largest = []
+    for sampling in ("even-change", "even-time"):
+        config = SynthStrokesConfig(size=64, strokes=200, num_frames=8, frame_sampling=sampling)
+        frames = make_sequence(picture, config, method).frames
+        steps = [visible_change(before, after) for before, after in itertools.pairwise(frames)]
+        largest.append(max(steps[1:] if method == "human" else steps))
+    assert largest[0] < 0.95 * largest[1]
+
+
+@pytest.mark.parametrize("order", ["near-to-far", "far-to-near"])
+@pytest.mark.parametrize("render", ["paste", "strokes"])
+def test_layers_place_the_picture(picture, order, render):
+    config = SynthLayersConfig(size=64, strokes=80, num_frames=5, order=order, render=render)
+    (method,) = methods(config)
+    made = make_sequence(picture, config, method)
+    blank = (np.array(BLANK) * 255 + 0.5).astype(np.uint8)
+    assert (made.frames[0] == blank).all()
+    errors = [float(np.square(frame.astype(float) - picture.pixels).mean()) for frame in made.frames]
+    assert errors == sorted(errors, reverse=True) or render == "strokes" or order == "far-to-near"
+    if render == "paste":
+        assert (made.frames[-1] == picture.pixels).all() and made.strokes is None
+    else:
+        assert errors[-1] < 0.2 * errors[0] and 0 < len(made.strokes) <= 80
+    assert made.progress[0] == 0 and made.progress[-1] == 1 and (np.diff(made.progress) > 0).all()
+
+
+def test_what_is_placed_near_to_far_stays(picture):
+    """A pasted pixel is the picture's, and stays; the nearest region is there before the farthest."""
+    from paintproc.scene.find import find_scene
+
+    scene = find_scene(picture.pixels)
+    config = SynthLayersConfig(size=64, num_frames=6)
+    made = make_sequence(picture, config, methods(config)[0], scene=scene)
+    blank = (np.array(BLANK) * 255 + 0.5).astype(np.uint8)
+    placed = [(frame != blank).any(2) for frame in made.frames]
+    for before, after, frame in zip(placed, placed[1:], made.frames[1:], strict=False):
+        assert (after | ~before).all()
+        assert (frame[after] == picture.pixels[after]).all()
+    near, far = scene.regions == len(scene) - 1, scene.regions == 0
+    middle = placed[len(placed) // 2]
+    assert middle[near].mean() > 0.9 > middle[far].mean()
+
+
+def test_what_lies_behind_is_filled_in_far_to_near(picture):
+    from paintproc.scene.find import find_scene
+    from paintproc.synth.layers import find_segments, paste
+
+    scene = find_scene(picture.pixels)
+    unit = picture.pixels.astype(np.float32) / 255
+    segments = find_segments(scene, "far-to-near", 3)
+    canvases = paste(unit, scene, segments, "far-to-near")
+    first = np.abs(canvases[1] - np.array(BLANK, np.float32)).max(2) > 1e-3
+    beyond = first & ~segments.masks[0]
+    assert beyond.any(), "the farthest region runs on behind what is nearer"
+    assert not np.allclose(canvases[1][beyond], unit[beyond], atol=0.02), "nothing nearer shows"
+    assert np.allclose(canvases[-1], unit)
+
+
+def test_few_regions_are_placed_part_by_part(picture):
+    from paintproc.scene.find import find_scene
+    from paintproc.synth.layers import find_segments
+
+    scene = find_scene(picture.pixels)
+    whole, parts = (find_segments(scene, "far-to-near", least) for least in (1, len(scene) + 4))
+    assert len(whole) == len(scene) and len(parts) >= len(scene) + 4
+    for segments in (whole, parts):
+        assert (segments.masks.sum(0) == 1).all(), "each pixel is placed once"
+        assert (np.diff(segments.regions) >= 0).all()
+
+
+@pytest.mark.parametrize(("shape", "size"), [("keep", (40, 60)), ("crop", (40, 40)), ("pad", (60, 60))])
+def test_shapes(shape, size):
+    pixels = np.random.default_rng(0).integers(0, 200, (40, 60, 3)).astype(np.uint8)
+    shaped = shape_picture(pixels, shape)
+    assert shaped.shape[:2] == size
+    if shape == "pad":
+        assert (shaped[:10] == 255).all() and (shaped[10:50] == pixels).all()
+    if shape == "crop":
+        assert (shaped == pixels[:, 10:50]).all()
+
+
+def test_what_decides_a_sequence_is_in_its_id(picture):
+    def name(**settings):
+        return sequence_id("ab" * 32, SynthStrokesConfig(**settings), "fit", networks)
+
+    from paintproc.scene.networks import Choice
+
+    networks = Choice()
+    assert name() == name(method=("fit",)) == name(device="cpu")
+    other = [name(size=100), name(strokes=7), name(num_frames=9), name(seed=1), name(shape="pad")]
+    assert len({name(), *other}) == 6
+    assert sequence_id("cd" * 32, SynthStrokesConfig(), "fit", networks) != name()
+    layered = [SynthLayersConfig(order=order) for order in ("near-to-far", "far-to-near")]
+    assert len({sequence_id("ab" * 32, config, methods(config)[0], networks) for config in layered}) == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_frames": 1},
+        {"size": 3},
+        {"strokes": 0},
+        {"seed": -1},
+        {"shape": "round"},
+        {"device": "tpu"},
+        {"method": ()},
+    ],
+)
+def test_impossible_settings(settings):
+    with pytest.raises(UsageError):
+        SynthStrokesConfig(**settings)
+
+
+def test_methods_are_told_once_and_in_one_order():
+    assert SynthStrokesConfig(method=("human", "fit", "human")).method == ("fit", "human")
+    assert methods(SynthConfig()) == ()
+
+
+def test_a_dataset_from_the_command_line(paintproc, tmp_path, inputs):
+    done = paintproc("synth", "strokes", "in", "-o", "out", *SMALL, "--workers", 2)
+    assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
+    assert "5 inputs: 5 done, 0 skipped, 0 failed; 20 sequences" in done.stderr
+    assert not verify_dataset(tmp_path / "out")
+    found = every_sequence(tmp_path / "out")
+    assert {sequence.info["method"] for sequence in found} == set(METHODS) and len(found) == 20
+    assert {sequence.info["source"] for sequence in found} == {path.name for path in inputs.iterdir()}
+    sides = [{s.info["source"] for s in Dataset(tmp_path / "out", split)} for split in ("train", "validation")
+             if (tmp_path / "out" / split).is_dir()]  # fmt: skip
+    assert len(set.union(*sides)) == sum(map(len, sides)), "a painting falls on one side"
+    before = tree(tmp_path / "out")
+    again = paintproc("synth", "strokes", "in", "-o", "out", *SMALL)
+    assert again.returncode == 0 and "complete already" in again.stderr
+    assert tree(tmp_path / "out") == before
+    for more, words in ((("--seed", 1), "settings.seed is 0, not 1"), (("--method", "fit"), "settings.method")):
+        other = paintproc("synth", "strokes", "in", "-o", "out", *SMALL, *more)
+        assert other.returncode == 7 and words in other.stderr
+    (inputs / "new.png").write_bytes((inputs / "000.png").read_bytes() + b" ")
+    other = paintproc("synth", "strokes", "in", "-o", "out", *SMALL)
+    assert other.returncode == 7 and "inputs.count is 5, not 6" in other.stderr
+    assert tree(tmp_path / "out") == before
+
+
+def test_packed_unpacked_verified(paintproc, tmp_path, inputs):
+    paintproc("synth", "layers", "in", "-o", "out", *SMALL)
+    packed = paintproc("synth", "pack", "out", "-o", "packed", "--json")
+    assert packed.returncode == 0 and sum(json.loads(line)["sequences"] for line in packed.stdout.splitlines()) == 5
+    assert paintproc("synth", "unpack", "packed", "-o", "again").returncode == 0
+    assert tree(tmp_path / "again") == tree(tmp_path / "out")
+    for folder in ("out", "packed"):
+        done = paintproc("synth", "verify", folder)
+        assert done.returncode == 0 and "All is well: 5 inputs" in done.stderr
+    shards = paintproc("synth", "layers", "in", "-o", "shards", *SMALL, "--layout", "shards")
+    assert shards.returncode == 0 and tree(tmp_path / "shards") == tree(tmp_path / "packed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "in", "out", "packed", "shards"]
+    again = paintproc("synth", "layers", "in", "-o", "shards", *SMALL, "--layout", "shards")
+    assert again.returncode == 0 and "complete already" in again.stderr
+    mixed = paintproc("synth", "layers", "in", "-o", "out", *SMALL, "--layout", "shards")
+    assert mixed.returncode == 7 and "is a dataset folder" in mixed.stderr
+    (next((tmp_path / "out" / "train").glob("*/001.png"))).write_bytes(b"")
+    wrong = paintproc("synth", "verify", "out", "--json")
+    assert wrong.returncode == 6 and "001.png was changed" in wrong.stderr
+    assert len(json.loads(wrong.stdout)["problems"]) == 1
+
+
+def test_every_input_is_accounted_for(paintproc, tmp_path, inputs):
+    shutil.copy(inputs / "000.png", inputs / "same.png")
+    (inputs / "torn.png").write_bytes((inputs / "000.png").read_bytes()[:90])
+    Image.new("RGB", (40, 9)).save(inputs / "thin.png")
+    done = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS)
+    assert done.returncode == 6 and "2 inputs failed; they are listed in out/failures.jsonl" in done.stderr
+    lines = lines_of(tmp_path / "out")
+    assert lines["same.png"]["reason"] == "the same picture as 000.png"
+    assert "shorter than 16 pixels" in lines["thin.png"]["reason"]
+    assert lines["torn.png"]["exit_code"] == 3 and "damaged" in lines["torn.png"]["error"]
+    assert "does not exist" in lines["missing.png"]["error"]
+    counts = read_summary(tmp_path / "out")["counts"]
+    assert counts == {"inputs": 9, "done": 5, "skipped": 2, "failed": 2, "sequences": 5}
+    assert not verify_dataset(tmp_path / "out")
+    again = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS)
+    assert again.returncode == 6 and "complete already" in again.stderr
+
+
+def test_too_many_failures_stop(paintproc, tmp_path, inputs):
+    for k in range(6):
+        (inputs / f"00-{k}.png").write_bytes(b"no picture" + bytes([k]))
+    done = paintproc("synth", "strokes", "in", "-o", "out", *SETTINGS, "--max-bad", 2, "--workers", 1)
+    assert done.returncode == 6 and "More than 2 inputs failed" in done.stderr
+    assert "counts" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
+
+
+def test_captions_and_licences_travel(paintproc, tmp_path, inputs):
+    row = {"file_name": "001.jpg", "text": "a hill", "license": "CC0", "origin": "museum"}
+    (inputs / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    paintproc("synth", "strokes", "in", "-o", "out", *SETTINGS)
+    found = {s.info["source"]: s.info for s in every_sequence(tmp_path / "out")}
+    assert [found["001.jpg"][key] for key in ("prompt", "license", "origin")] == ["a hill", "CC0", "museum"]
+    assert "prompt" not in found["000.png"]
+    split = tmp_path / "out" / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in split.read_text().splitlines()]
+    assert {row["source"]: row["prompt"] for row in rows}["000.png"] is None
+
+
+def test_a_dry_run_writes_nothing(paintproc, tmp_path, inputs):
+    done = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SMALL, "--dry-run", "--json")
+    assert done.returncode == 0 and not (tmp_path / "out").exists()
+    found = json.loads(done.stdout)
+    assert (found["pictures"], found["sequences"], found["broken"], found["skipped"]) == (5, 20, 1, 0)
+    assert 20 * 4 * 1000 < found["bytes"] < 20 * 4 * 30_000 and found["seconds"] > 0
+    assert "would paint 5 pictures into out: 20 sequences" in done.stderr
+
+
+def test_a_disk_that_is_too_small_is_seen_before(paintproc, tmp_path, inputs):
+    done = paintproc("synth", "strokes", "in", "-o", "out", "--size", 16383, "--num-frames", 1000)
+    assert done.returncode == 7 and "GB are free" in done.stderr
+    assert not list((tmp_path / "out").glob("*/*"))
+
+
+def test_a_time_limit_stops_and_the_next_run_goes_on(paintproc, tmp_path, inputs):
+    done = paintproc("synth", "strokes", "in", "-o", "out", *SETTINGS, "--time-limit", 0)
+    assert done.returncode == 75 and "time limit" in done.stderr
+    assert paintproc("synth", "strokes", "in", "-o", "out", *SETTINGS).returncode == 0
+    assert not verify_dataset(tmp_path / "out")
+
+
+def test_shards_of_the_work(paintproc, tmp_path, inputs):
+    common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
+    slurm = os.environ | {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
+    done = paintproc(*common, env=slurm)
+    assert done.returncode == 0 and "part 1 of 2" in done.stderr and "finished when all are" in done.stderr
+    assert "counts" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert paintproc(*common, "--shard-index", 0, "--num-shards", 2).returncode == 0
+    assert read_summary(tmp_path / "out")["counts"]["done"] == 5
+    assert not (tmp_path / "out" / "parts").exists()
+    for wrong in (("--shard-index", 2, "--num-shards", 2), ("--shard-index", 1), ("--num-shards", 3)):
+        assert paintproc(*common, *wrong).returncode == 2
+
+
+def test_overwrite_replaces_ours_alone(paintproc, tmp_path, inputs):
+    common = ("synth", "strokes", "in", "-o", "out", *SETTINGS, "--overwrite")
+    assert paintproc(*common).returncode == 0
+    before = tree(tmp_path / "out")
+    assert paintproc(*common, "--seed", 3).returncode == 0
+    assert tree(tmp_path / "out") != before and not verify_dataset(tmp_path / "out")
+    (tmp_path / "out" / "letter.txt").write_text("mine")
+    refused = paintproc(*common)
+    assert refused.returncode == 7 and "letter.txt, which is not ours" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_lists_of_inputs(paintproc, tmp_path, inputs):
+    listed = "".join(f"in/{path.name}\0" for path in sorted(inputs.iterdir())[:2])
+    done = paintproc("synth", "strokes", "--images-from", "-", "--null", "-o", "out", *SETTINGS, "--json", input=listed)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["done"] == 2
+    assert set(lines_of(tmp_path / "out")) == {"in/000.png", "in/001.jpg"}
+
+
+def test_nothing_is_painted_with_torch(inputs, tmp_path):
+    """Neither the command nor what its workers load imports torch."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from paintproc.synth.items import Task, paint_source\n"
+        "from paintproc.synth.sources import find_sources; from paintproc.scene.networks import Choice\n"
+        "from paintproc.config.synth import SynthStrokesConfig\n"
+        "config = SynthStrokesConfig(size=64, strokes=20, num_frames=4)\n"
+        "source = find_sources([sys.argv[1]])[0]\n"
+        "paint_source(Task(0, source, config, Choice(), Path(sys.argv[2])))\n"
+        "import paintproc.cli.synth\n"
+        "import paintproc.synth.build\n"
+        "print([name for name in ('torch', 'torchvision', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, inputs, tmp_path / "out"], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
