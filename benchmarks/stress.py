@@ -21,6 +21,8 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "1, 2, 4 workers, 3 shards, other place": (lambda f: harness.same_bytes(f, 60), "60 items"),
     "8 processes at once": (lambda f: harness.crowd(f, items=60), "60 items"),
     "8 processes at once, 3 shards": (lambda f: harness.crowd(f, items=60, shards=3), "60 items"),
+    "8 processes at once, packing": (lambda f: harness.crowd(f, items=60, more=PACKED), "60 items"),
+    "8 processes at once, overwriting": (lambda f: harness.crowd(f, items=60, more=("--overwrite",)), "60 items"),
     "ENOSPC, EIO at each write, fsync, rename, mkdir": (lambda f: harness.faults(f, None), "once and for good"),
     "the same for shards": (lambda f: harness.faults(f, 60, items=2, more=PACKED), "once and for good"),
     "a disk of 2 MiB": (harness.full_disk, "24 items"),

@@ -12,17 +12,20 @@ from the source image alone, so all sequences of one painting fall on one side. 
 is with Hugging Face's imagefolder, whose key `file_names` gives a list of images a row.
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from paintproc.errors import InputError, OutputError
-from paintproc.files import ENDING, file_digest, plain_errors, remove_dead_scratch, whole_file, whole_folder
+from paintproc.files import ENDING, plain_errors, remove_dead_scratch, whole_file, whole_folder
 from paintproc.media import load_picture, save_png
 from paintproc.sequence import RECORD, PaintingSequence, differences, read_record, write_record
 from paintproc.strokes.values import load_strokes, strokes_to_bytes
@@ -32,6 +35,7 @@ FORMAT = "paintproc-dataset-1"
 INDEX, SUMMARY, STROKES = "metadata.jsonl", "dataset.json", "strokes.safetensors"
 INPUTS, FAILURES = "inputs.jsonl", "failures.jsonl"
 SPLITS = ("train", "validation")
+ITEM = re.compile("[0-9a-f]{16}")
 OURS = re.compile(
     r"(dataset\.json|(inputs|failures|shards)\.jsonl|parts(/[0-9]{5}-of-[0-9]{5}\.jsonl)?"
     r"|(train|validation)(-[0-9]{5}\.tar|/metadata\.jsonl|(/[0-9a-f]{16}(/(?P<file>[^/]+))?)?))"
@@ -61,28 +65,47 @@ def item_id(source: str, facts: Mapping[str, Any]) -> str:
 def write_item(dataset: Path, sequence: PaintingSequence) -> Path:
     """Add a sequence to a dataset folder, whole or not at all; the item's folder.
 
-    `sequence.info` holds `id`, `input.sha256` and the facts of the index. An item that is there is
+    `sequence.info` holds `id`, `input.sha256` and the facts of the index. An item that is there and whole is
     left as it is. Many processes may write at once, also the same item. OutputError where the
     file system refuses. `begin_dataset` removes what dead processes left.
     """
     name, source = sequence.info["id"], sequence.info["input"]["sha256"]
     item = dataset / split_of(source) / name
-    if read_record(item) is not None:
+    if whole_item(item) is not None:
         return item
+
+    def refuse_whole() -> None:
+        if whole_item(item) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(item))
+
     comment = f"paintproc {__version__}; {sequence.info.get('provenance', '')}"
     try:
-        with whole_folder(item, tidy=False) as scratch:
+        # what is there and not whole, as after a frame was deleted, is replaced
+        with whole_folder(item, replace=refuse_whole, tidy=False) as scratch:
             frames = [f"{k:03d}.png" for k in range(len(sequence))]
             for frame, pixels in zip(frames, sequence.frames, strict=True):
                 save_png(scratch / frame, pixels, {"Software": "paintproc", "Comment": comment})
             if sequence.strokes is not None:
                 (scratch / STROKES).write_bytes(strokes_to_bytes(sequence.strokes, {"provenance": comment}))
             write_record(sequence, scratch, frames)
-    except OutputError:
-        if read_record(item) is None:
+    except OutputError as error:
+        reason = getattr(error.__cause__, "errno", None)
+        if reason not in (errno.EEXIST, errno.ENOTEMPTY) or whole_item(item) is None:
             raise
         # another process was faster
     return item
+
+
+def whole_item(item: Path) -> dict[str, Any] | None:
+    """The record of an item that fits its folder and whose files are there; None for anything else."""
+    record = read_record(item)
+    try:
+        if record is None or record["id"] != item.name or split_of(record["input"]["sha256"]) != item.parent.name:
+            return None
+        index_line(item, record)
+        return record if all((item / name).is_file() for name in record["files"]) else None
+    except (KeyError, TypeError, ValueError, AttributeError, OSError):
+        return None
 
 
 def judge_dataset(folder: Path, facts: Mapping[str, Any]) -> Literal["absent", "begun", "finished"]:
@@ -135,41 +158,61 @@ def refuse_foreign(folder: Path) -> None:
             _read_begun(folder)
         except InputError:
             raise OutputError(f"{folder} is no dataset; it is never overwritten.", "Choose another --output.") from None
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            place = OURS.fullmatch(name)
-            ours = place is not None and not path.is_symlink()
-            if place and place["file"]:
-                record = read_record(path.parent)
-                ours = ours and record is not None and place["file"] in {RECORD, *record["files"]}
-            if not ours and not _unfinished(path):
-                raise OutputError(f"{folder} holds {name}, which is not ours.", "Move it, or choose another --output.")
+        foreign = find_foreign(folder)
+    if foreign:
+        raise OutputError(f"{folder} holds {foreign}, which is not ours.", "Move it, or choose another --output.")
+
+
+def find_foreign(folder: Path) -> str | None:
+    """The first path below a folder that is no part of a dataset, of unfinished work on one, or of its shards."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if any(_unfinished(part) for part in (path, *path.parents)):
+            continue
+        place = OURS.fullmatch(name)
+        ours = place is not None and not path.is_symlink()
+        if place and place["file"]:
+            record = read_record(path.parent)
+            ours = ours and record is not None and place["file"] in {RECORD, *record["files"]}
+        if not ours:
+            return name
+    return None
 
 
 def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Sequence[Mapping[str, Any]] = ()) -> None:
     """Write the index of each split, the lists of inputs and failures, and last the counts.
 
-    Everything but `counts` and `inputs` comes from the records of the items. Whoever ends last does it;
-    the same items give the same bytes. InputError where the dataset was not begun.
+    Everything but `counts` and `inputs` comes from the records of the items. Where `inputs` name their sequences, other
+    items are removed: those of an input that failed half-way, or was another file before. Whoever ends last does
+    it; the same items give the same bytes. InputError where the dataset was not begun.
     """
     summary = _read_begun(folder)
+    named = {name for line in inputs for name in line.get("sequences", ())}
+    all_named = bool(inputs) and all("sequences" in line for line in inputs if line["outcome"] == "done")
     sizes = {}
     for split in SPLITS:
         with plain_errors(folder / split):
             # of workers that died on the way
             remove_dead_scratch(folder / split)
-        lines = [json.dumps(_line(item, record), ensure_ascii=False) for item, record in _items(folder / split)]
+            for item in folder.glob(f"{split}/*") if all_named else ():
+                if ITEM.fullmatch(item.name) and item.name not in named:
+                    shutil.rmtree(item)
+        lines = [json.dumps(index_line(item, record), ensure_ascii=False) for item, record in _items(folder / split)]
         sizes[split] = len(lines)
         if lines or (folder / split).is_dir():
             _write(folder / split / INDEX, "".join(f"{line}\n" for line in lines))
-    failures = [{key: line[key] for key in FAILURE} for line in inputs if line["outcome"] == "failed"]
-    for name, listed in ((INPUTS, inputs), (FAILURES, failures)):
+    for name, listed in ((INPUTS, inputs), (FAILURES, failures_among(inputs))):
         if listed:
             _write(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in listed))
         else:
             with plain_errors(folder / name):
                 (folder / name).unlink(missing_ok=True)
     _write(folder / SUMMARY, _json(summary | {"counts": dict(counts), "splits": sizes}))
+
+
+def failures_among(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of failures.jsonl, from those about all inputs."""
+    return [{key: line[key] for key in FAILURE} for line in inputs if line["outcome"] == "failed"]
 
 
 class Dataset:
@@ -201,17 +244,34 @@ def read_summary(folder: Path) -> dict[str, Any]:
     summary = _read_begun(folder)
     if "counts" not in summary or "splits" not in summary:
         raise InputError(f"{folder} is a dataset that was begun and is not finished.", "Run its command again.")
+    for key in ("counts", "splits"):
+        values = summary[key]
+        if not isinstance(values, dict) or not all(isinstance(value, int) for value in values.values()):
+            raise InputError(f"{folder / SUMMARY} is damaged: its {key} are {values!r}.")
     return summary
 
 
 def read_inputs(folder: Path) -> list[dict[str, Any]]:
     """What became of each input, in their order; empty where nobody wrote it. InputError where it is damaged."""
     try:
-        if not (folder / INPUTS).exists():
-            return []
-        return [json.loads(line) for line in read_lines(folder / INPUTS)]
+        return list(map(parse_input, read_lines(folder / INPUTS))) if (folder / INPUTS).exists() else []
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / INPUTS} cannot be read: {error}.") from error
+
+
+def parse_input(text: str) -> dict[str, Any]:
+    """A line about an input; ValueError where it is none."""
+    line = json.loads(text)
+    if not (isinstance(line, dict) and isinstance(line.get("input"), str) and line.get("outcome") in OUTCOMES):
+        raise ValueError(f"{text[:60]!r} says nothing of an input")
+    if line["outcome"] == "failed" and not all(key in line for key in FAILURE):
+        raise ValueError(f"{text[:60]!r} does not say why it failed")
+    names = line.get("sequences", [])
+    if not (isinstance(names, list) and all(isinstance(name, str) and ITEM.fullmatch(name) for name in names)):
+        raise ValueError(f"{text[:60]!r} names no sequences")
+    if names and not re.fullmatch("[0-9a-f]{64}", str(line.get("sha256"))):
+        raise ValueError(f"{text[:60]!r} does not say which file it was")
+    return line
 
 
 def read_lines(path: Path) -> list[str]:
@@ -251,57 +311,16 @@ def read_item(item: Path) -> PaintingSequence:
         raise InputError(f"{item / RECORD} does not fit its files: {error}.") from error
 
 
-def verify_dataset(folder: Path, progress: Callable[[float], None] = lambda done: None) -> list[str]:
-    """Read every byte of a dataset folder; what is wrong, a sentence each, nothing where all is well.
-
-    InputError where it is no finished dataset folder.
-    """
-    summary, problems = read_summary(folder), []
-    total, seen = max(1, sum(summary["splits"].values())), 0
-    for split in SPLITS:
-        lines = []
-        for item, record in _items(folder / split):
-            seen += 1
-            progress(min(1.0, seen / total))
-            lines.append(json.dumps(_line(item, record), ensure_ascii=False))
-            problems += _wrong_in(item, record)
-            if split_of(record["input"]["sha256"]) != split:
-                problems.append(f"{split}/{item.name} belongs to another split.")
-        index = folder / split / INDEX
-        if (read_lines(index) if index.is_file() else []) != lines:
-            problems.append(f"{split}/{INDEX} does not list the sequences that are there.")
-        if summary["splits"].get(split) != len(lines):
-            problems.append(f"{SUMMARY} counts {summary['splits'].get(split)} in {split}, and there are {len(lines)}.")
-        for path in sorted((folder / split).iterdir()) if (folder / split).is_dir() else []:
-            if path.name != INDEX and (not path.is_dir() or read_record(path) is None):
-                problems.append(f"{split}/{path.name} is no sequence.")
-    return problems + wrong_counts(folder, summary)
-
-
-def wrong_counts(folder: Path, summary: Mapping[str, Any]) -> list[str]:
-    """Where the list of inputs and the summary of a dataset do not agree, a sentence each."""
-    inputs, counts, problems = read_inputs(folder), summary["counts"], []
-    for outcome in OUTCOMES if inputs else ():
-        listed = sum(line.get("outcome") == outcome for line in inputs)
-        if counts.get(outcome) != listed:
-            problems.append(f"{SUMMARY} counts {counts.get(outcome)} inputs {outcome}, {INPUTS} lists {listed}.")
-    if "inputs" in counts and counts["inputs"] != sum(counts.get(outcome, 0) for outcome in OUTCOMES):
-        problems.append(f"the counts in {SUMMARY} do not add up: {counts}.")
-    if "sequences" in counts and counts["sequences"] != sum(summary["splits"].values()):
-        problems.append(f"{SUMMARY} counts {counts['sequences']} sequences, its splits {summary['splits']}.")
-    return problems
-
-
 def _items(split: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The items of a split, sorted by id, with their records."""
+    """The whole items of a split, sorted by id, with their records."""
     for item in sorted(split.iterdir()) if split.is_dir() else []:
-        if item.is_dir() and not item.name.startswith("."):
-            record = read_record(item)
-            if record is not None:
-                yield item, record
+        record = whole_item(item) if ITEM.fullmatch(item.name) else None
+        if record is not None:
+            yield item, record
 
 
-def _line(item: Path, record: dict[str, Any]) -> dict[str, Any]:
+def index_line(item: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the index says of an item with this record."""
     frames = record["frames"]
     return {
         "file_names": [f"{item.name}/{frame['file']}" for frame in frames],
@@ -313,18 +332,6 @@ def _line(item: Path, record: dict[str, Any]) -> dict[str, Any]:
         "captions": [frame["caption"] for frame in frames],
         "seconds": [frame["seconds"] for frame in frames],
     }
-
-
-def _wrong_in(item: Path, record: dict[str, Any]) -> list[str]:
-    where = f"{item.parent.name}/{item.name}"
-    problems = [] if record.get("id") == item.name else [f"{where} says that its id is {record.get('id')!r}."]
-    there = {path.relative_to(item).as_posix() for path in item.rglob("*") if path.is_file()} - {RECORD}
-    problems += [f"{where}/{name} is missing." for name in sorted(set(record["files"]) - there)]
-    problems += [f"{where}/{name} is not in the record." for name in sorted(there - set(record["files"]))]
-    for name in sorted(there & set(record["files"])):
-        if file_digest(item / name) != record["files"][name]:
-            problems.append(f"{where}/{name} was changed since it was made.")
-    return problems
 
 
 def _begun(facts: Mapping[str, Any]) -> dict[str, Any]:

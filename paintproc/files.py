@@ -28,7 +28,7 @@ def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
     With `tidy` what dead processes left of the same target is removed; where a folder has thousands of
     targets, `remove_dead_scratch` does that once for all.
     """
-    target = _resolved(target)
+    target = resolved(target)
     with plain_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if tidy:
@@ -50,7 +50,7 @@ def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tid
     before and may raise to refuse. On any failure the target is what it was, and no unfinished
     work is left. OutputError for what the file system refuses, before the block where possible.
     """
-    target = _resolved(target)
+    target = resolved(target)
     with scratch_folder(target, tidy=tidy) as scratch:
         yield scratch
         for folder, _, names in os.walk(scratch):
@@ -70,7 +70,7 @@ def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tid
 @contextlib.contextmanager
 def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A path to write one file to; it becomes `target` when the block ends well."""
-    target = _resolved(target)
+    target = resolved(target)
     with plain_errors(target):
         if target.exists() and not replace:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
@@ -143,6 +143,7 @@ def move_folder(source: Path, target: Path) -> None:
 
     OutputError where the file system refuses.
     """
+    target = resolved(target)
     with plain_errors(target):
         if target.exists():
             _exchange(source, target)
@@ -152,13 +153,13 @@ def move_folder(source: Path, target: Path) -> None:
         _sync(target.parent)
 
 
-def _resolved(target: Path) -> Path:
+def resolved(target: Path) -> Path:
     """The target itself, behind symbolic links; the current folder is refused."""
     with plain_errors(target):
-        resolved = target.resolve()
-        if resolved == Path.cwd():
+        behind = target.resolve()
+        if behind == Path.cwd():
             raise OutputError(f"{target} is the current folder, which cannot be replaced.", "Choose another --output.")
-        return resolved
+        return behind
 
 
 def _stem(target: Path) -> str:
@@ -219,7 +220,9 @@ def _appear(scratch: Path, target: Path) -> None:
         os.link(scratch, target)
     except FileExistsError:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
         # no hard links on this file system
         scratch.rename(target)
 
@@ -228,8 +231,12 @@ def _exchange(scratch: Path, target: Path) -> None:
     """Let two folders change places, at once where the system can do that."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     here, at_once = -100, 2
-    if rename and rename(here, os.fsencode(scratch), here, os.fsencode(target), at_once) == 0:
-        return
+    if rename:
+        if rename(here, os.fsencode(scratch), here, os.fsencode(target), at_once) == 0:
+            return
+        reason = ctypes.get_errno()
+        if reason not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(reason, os.strerror(reason), str(target))
     old = _scratch(target)
     target.rename(old)
     try:

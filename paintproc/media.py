@@ -65,6 +65,17 @@ def load_picture(source: str | Path | bytes, name: str | None = None, max_side: 
     return Picture(pixels, hashlib.sha256(data).hexdigest(), tuple(notes))
 
 
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Height and width in pixels that an image file says it has, before it is turned. InputError where it says none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                return opened.height, opened.width
+    except Exception as error:
+        raise InputError(f"The size of an image cannot be read: {error}.") from error
+
+
 def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
     """The same picture with its longer side at most `max_side`."""
     return replace(picture, pixels=np.array(_shrunk(Image.fromarray(picture.pixels), max_side)))

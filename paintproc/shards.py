@@ -7,7 +7,6 @@
 Members are dated 1970 and belong to nobody, so the same sequences give the same bytes.
 """
 
-import hashlib
 import io
 import json
 import re
@@ -25,16 +24,17 @@ from paintproc.dataset import (
     read_inputs,
     read_lines,
     read_summary,
-    wrong_counts,
+    whole_item,
 )
 from paintproc.errors import InputError
 from paintproc.files import file_digest, whole_folder
-from paintproc.sequence import RECORD, read_record
+from paintproc.sequence import RECORD
 
 SHARDS = "shards.jsonl"
 SHARD_SIZE = 1 << 30
 """Bytes after which a shard is full."""
 MEMBER = re.compile(r"([0-9a-f]{16})\.([0-9]{3,9}\.png|sequence\.json|strokes\.safetensors)")
+VERIFY = "`paintproc synth verify` says what is wrong."
 LARGEST = 1 << 30
 """Bytes that one member may have."""
 
@@ -54,6 +54,7 @@ def pack_dataset(
     """
     summary = read_summary(dataset)
     total, done, listed = max(1, sum(summary["splits"].values())), 0, []
+    packed = dict.fromkeys(SPLITS, 0)
     with whole_folder(out, replace=replace) as scratch:
         for split in SPLITS:
             items = sorted(path for path in (dataset / split).glob("*") if path.is_dir() and path.name[0] != ".")
@@ -62,41 +63,25 @@ def pack_dataset(
                 with tarfile.open(path, "x", format=tarfile.USTAR_FORMAT) as shard:
                     for item in group:
                         _add(shard, item)
+                        packed[split] += 1
                         done += 1
                         progress(done / total)
                 line = {"name": path.name, "sequences": len(group), "bytes": path.stat().st_size}
                 listed.append(line | {"sha256": file_digest(path)})
+        if packed != summary["splits"]:
+            raise InputError(f"{dataset} counts {summary['splits']} sequences, and {packed} are there.", VERIFY)
         (scratch / SHARDS).write_text("".join(json.dumps(line) + "\n" for line in listed), encoding="utf-8")
         _copy_lists(dataset, scratch)
     return listed
 
 
-def verify_shards(packed: Path, progress: Callable[[float], None] = lambda done: None) -> list[str]:
-    """Read every byte of packed sequences; what is wrong, a sentence each, nothing where all is well.
-
-    InputError where it is no packed dataset.
-    """
-    summary, listed = read_summary(packed), read_shards(packed)
-    problems = wrong_counts(packed, summary)
-    found = dict.fromkeys(SPLITS, 0)
-    for place, line in enumerate(listed):
+def missing_shard(packed: Path) -> str | None:
+    """The name of a shard that is not there, or not of its size. InputError where the list is damaged."""
+    for line in read_shards(packed):
         path = packed / line["name"]
-        if not path.is_file() or file_digest(path) != line["sha256"]:
-            problems.append(f"{line['name']} is missing, or was changed since it was packed.")
-            continue
-        digests: dict[str, dict[str, str]] = {}
-        for name, data in shard_members(path):
-            key, kind = name.split(".", 1)
-            digests.setdefault(key, {})[kind] = hashlib.sha256(data).hexdigest()
-            if kind == RECORD:
-                wanted = json.loads(data)["files"]
-                digests[key].pop(kind)
-                problems += [f"{line['name']}: {key} does not fit its record."] * (digests[key] != wanted)
-        found[line["name"].rpartition("-")[0]] += len(digests)
-        progress((place + 1) / len(listed))
-    if not problems and found != summary["splits"]:
-        problems.append(f"{SUMMARY} counts {summary['splits']}, and there are {found}.")
-    return problems
+        if not path.is_file() or path.stat().st_size != line["bytes"]:
+            return str(line["name"])
+    return None
 
 
 def unpack_dataset(packed: Path, out: Path, progress: Callable[[float], None] = lambda done: None) -> None:
@@ -136,8 +121,8 @@ def read_shards(packed: Path) -> list[dict[str, Any]]:
         listed = [json.loads(line) for line in read_lines(packed / SHARDS)]
         if any(not re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5}}\.tar", line["name"]) for line in listed):
             raise ValueError("it names another file than a shard")
-        if any(not isinstance(line["sha256"], str) for line in listed):
-            raise ValueError("a sha256 is none")
+        if any(not isinstance(line["sha256"], str) or not isinstance(line["bytes"], int) for line in listed):
+            raise ValueError("a sha256 or a size is none")
         return listed
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{packed / SHARDS} cannot be read: {error}.") from error
@@ -174,10 +159,10 @@ def _groups(items: list[Path], shard_size: int) -> Iterator[list[Path]]:
 
 
 def _add(shard: tarfile.TarFile, item: Path) -> None:
-    record = read_record(item)
+    record = whole_item(item)
     names = sorted(record["files"]) if record else []
     if not record or any(not MEMBER.fullmatch(f"{item.name}.{name}") for name in [*names, RECORD]):
-        raise InputError(f"{item} is no sequence of a dataset.", "See what is wrong with the dataset by verifying it.")
+        raise InputError(f"{item} is no whole sequence of a dataset.", VERIFY)
     for name in [*names, RECORD]:
         try:
             data = (item / name).read_bytes()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,16 +87,21 @@ def survivors(session: int, seconds: float = 3.0) -> list[int]:
 
 
 def begun(out: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the first write, or for the end."""
-    while process.poll() is None and not out.exists():
+    """Wait for the first write, there or where shards are prepared, or for the end."""
+    while process.poll() is None and not any(folder.exists() for folder in growing(out)):
         time.sleep(0.005)
+
+
+def growing(out: Path) -> list[Path]:
+    """Where a dataset grows: the output, and the hidden folder beside it."""
+    return [out, *out.parent.glob(f".{out.name}.*.building")]
 
 
 def writing(out: Path, process: "subprocess.Popen[bytes]") -> None:
     """Wait until an item is half-written, or for the end."""
     while process.poll() is None:
-        for folder in (*out.glob("train/*"), *out.glob("validation/*")):
-            if folder.is_dir() and not (folder / "sequence.json").exists():
+        for item in (item for folder in growing(out) for item in folder.glob("*/*")):
+            if item.is_dir() and not (item / "sequence.json").exists():
                 return
         time.sleep(0.001)
 
@@ -138,6 +144,8 @@ def kills(folder: Path, count: int, items: int = 60, broken: str = "", more: Seq
             problems.append(f"kill {number}: the next run ended with {again.returncode}: {again.stderr[-300:]}")
         problems += compare(out, wanted, f"kill {number}")
         shutil.rmtree(out)
+        if broken and problems:
+            break
     return problems
 
 
@@ -162,6 +170,8 @@ def same_bytes(folder: Path, items: int = 12, broken: str = "") -> list[str]:
         done = run(command(source, out, *more), SHIM_BREAK=broken, **around)
         problems += [f"{what}: {done.returncode} {done.stderr[-300:]}"] * bool(done.returncode)
         problems += compare(out, wanted, what)
+        if broken and problems:
+            return problems
     out = folder / "out-shards"
     for index in (2, 0, 1):
         done = run(command(inputs, out, "--shard-index", index, "--num-shards", 3), SHIM_BREAK=broken)
@@ -184,16 +194,17 @@ def crowd(folder: Path, processes: int = 8, items: int = 24, broken: str = "", s
     ]  # fmt: skip
     codes = [process.wait() for process in crew]
     problems = [f"process {k} ended with {code}" for k, code in enumerate(codes) if code]
+    problems += [f"{path.name} is left" for path in growing(out) if path != out]
     return problems + compare(out, wanted, f"{processes} at once")
 
 
-def count_operations(folder: Path, inputs: Path, more: Sequence[object] = ()) -> int:
+def count_operations(folder: Path, inputs: Path, items: int, more: Sequence[object]) -> int:
     """How many writes, syncs, renames and new folders an undisturbed run needs."""
     counter = folder / "counter"
     done = run(command(inputs, folder / "counted", "--workers", 1, *more), SHIM_BELOW=folder / "counted",
                SHIM_COUNTER=counter)  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    if done.returncode or counter.stat().st_size < 10 * items:
+        raise RuntimeError(f"{counter.stat().st_size} operations; {done.stderr}")
     return counter.stat().st_size
 
 
@@ -206,44 +217,47 @@ def faults(
     """
     inputs = make_inputs(folder / "in", items)
     wanted, _ = reference(folder, inputs, "--workers", 1, *more)
-    total = count_operations(folder, inputs, more)
+    total = count_operations(folder, inputs, items, more)
     cases = [(at, error, ever) for at in range(1, total + 1) for error in ("ENOSPC", "EIO") for ever in (0, 1)]
     if count is not None:
         # the case itself varies along the way
         cases = [cases[k * (len(cases) - 1) // max(1, count - 1)] for k in range(count)]
-    problems = []
-    for number, (at, error, ever) in enumerate(cases):
+
+    def try_case(number: int) -> list[str]:
+        at, error, ever = cases[number]
         out, counter = folder / f"out-{number}", folder / f"counter-{number}"
         arguments = command(inputs, out, "--workers", 1, *more)
         fault = {"SHIM_BELOW": out, "SHIM_COUNTER": counter, "SHIM_AT": at, "SHIM_ERROR": error, "SHIM_FOREVER": ever}
         done = run(arguments, SHIM_BREAK=broken, **fault)
         what = f"{error} at operation {at}{' and after' if ever else ''}"
+        problems = []
         if done.returncode != 7 or "Traceback" in done.stderr or "bug" in done.stderr:
             problems.append(f"{what}: {done.returncode} {done.stderr[-300:]}")
         again = run(arguments, SHIM_BREAK=broken)
-        problems += [f"{what}: the next run ended with {again.returncode} {again.stderr[-300:]}"] * bool(
-            again.returncode
-        )
+        if again.returncode:
+            problems.append(f"{what}: the next run ended with {again.returncode} {again.stderr[-300:]}")
         problems += compare(out, wanted, what)
         shutil.rmtree(out, ignore_errors=True)
-        counter.unlink(missing_ok=True)
-    return problems, len(cases)
+        return problems
+
+    with ThreadPoolExecutor(2) as pool:
+        return [problem for found in pool.map(try_case, range(len(cases))) for problem in found], len(cases)
 
 
 def full_disk(folder: Path, items: int = 24) -> list[str]:
     """A file system of 2 MiB fills up on the way: exit code 7; with room again the same tree."""
     script = (
         "mount -t tmpfs -o size=2m none {disk} && "
-        "{{ dd if=/dev/zero of={disk}/filler bs=1k count={filler} 2>/dev/null; {command}; echo first $?; "
-        "rm {disk}/filler; {command}; echo second $?; cp -r {disk}/out {copy}; }}"
+        "{{ dd if=/dev/zero of={disk}/filler bs=1k count={filler} 2>/dev/null; "
+        "SHIM_BREAK=roomy {line}; echo first $?; rm {disk}/filler; {line}; echo second $?; cp -r {disk}/out {copy}; }}"
     )
     inputs = make_inputs(folder / "in", items)
     wanted, _ = reference(folder, inputs)
     disk, copy = folder / "disk", folder / "copy"
     disk.mkdir()
     line = " ".join(map(repr, command(inputs, disk / "out", "--workers", 2, "-q")))
-    # room for the check before starting is not what is tried here: it is told that there is enough
-    text = script.format(disk=disk, filler=1500, command=f"SHIM_BREAK=roomy {line}", copy=copy)
+    # the first time the check before starting is told that there is room
+    text = script.format(disk=disk, filler=1500, line=line, copy=copy)
     done = subprocess.run(["unshare", "-rm", "sh", "-c", text], capture_output=True, text=True, env=environment())
     if "first 7" not in done.stdout or "second 0" not in done.stdout:
         return [f"{done.stdout[-200:]} {done.stderr[-400:]}"]

@@ -23,11 +23,11 @@ from paintproc.dataset import (
     read_item,
     refuse_foreign,
     split_of,
-    verify_dataset,
     write_item,
 )
 from paintproc.errors import InputError, OutputError
 from paintproc.sequence import PaintingSequence
+from paintproc.verify import verify_dataset
 
 
 def sequence(number: int, source: int | None = None, strokes: bool = True) -> PaintingSequence:

@@ -9,7 +9,8 @@ import pytest
 from test_dataset import build, contents, dataset  # noqa: F401
 
 from paintproc.errors import InputError, OutputError
-from paintproc.shards import MEMBER, pack_dataset, read_shards, unpack_dataset, verify_shards
+from paintproc.shards import MEMBER, pack_dataset, read_shards, unpack_dataset
+from paintproc.verify import verify_shards
 
 SIZE = 12_000
 

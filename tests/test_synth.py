@@ -14,11 +14,14 @@ from PIL import Image
 
 from paintproc.config.plan import BLANK
 from paintproc.config.synth import METHODS, SynthConfig, SynthLayersConfig, SynthStrokesConfig
-from paintproc.dataset import Dataset, read_inputs, read_summary, verify_dataset
-from paintproc.errors import UsageError
+from paintproc.dataset import Dataset, read_inputs, read_summary
+from paintproc.errors import OutputError, UsageError
+from paintproc.jobs import Outcome
 from paintproc.media import Picture, picture_from_pixels
 from paintproc.process.clock import visible_change
 from paintproc.synth.sequences import make_sequence, methods, sequence_id, shape_picture
+from paintproc.synth.sources import find_sources
+from paintproc.verify import verify_dataset
 
 SMALL = ("--size", 64, "--strokes", 20, "--num-frames", 4)
 
@@ -237,9 +240,9 @@ def test_every_input_is_accounted_for(paintproc, tmp_path, inputs):
     done = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS)
     assert done.returncode == 6 and "2 inputs failed; they are listed in out/failures.jsonl" in done.stderr
     lines = lines_of(tmp_path / "out")
-    assert lines["same.png"]["reason"] == "the same picture as 000.png"
-    assert "shorter than 16 pixels" in lines["thin.png"]["reason"]
-    assert lines["torn.png"]["exit_code"] == 3 and "damaged" in lines["torn.png"]["error"]
+    assert lines["in/same.png"]["reason"] == "the same picture as in/000.png"
+    assert "shorter than 16 pixels" in lines["in/thin.png"]["reason"]
+    assert lines["in/torn.png"]["exit_code"] == 3 and "damaged" in lines["in/torn.png"]["error"]
     assert "does not exist" in lines["missing.png"]["error"]
     counts = read_summary(tmp_path / "out")["counts"]
     assert counts == {"inputs": 9, "done": 5, "skipped": 2, "failed": 2, "sequences": 5}
@@ -277,10 +280,151 @@ def test_a_dry_run_writes_nothing(paintproc, tmp_path, inputs):
     assert "would paint 5 pictures into out: 20 sequences" in done.stderr
 
 
-def test_a_disk_that_is_too_small_is_seen_before(paintproc, tmp_path, inputs):
-    done = paintproc("synth", "strokes", "in", "-o", "out", "--size", 16383, "--num-frames", 1000)
-    assert done.returncode == 7 and "GB are free" in done.stderr
-    assert not list((tmp_path / "out").glob("*/*"))
+def test_a_disk_that_is_too_small_is_seen_before(tmp_path, inputs, monkeypatch):
+    from paintproc.synth import build as building
+    from paintproc.synth import estimate
+
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
+    job = building.Build(tmp_path / "out", config, find_sources([str(inputs)]))
+    expected = 5 * (4 * 64 * 48 * estimate.BYTES_A_PIXEL + estimate.BYTES_AN_ITEM) * estimate.RESERVE
+    monkeypatch.setattr(estimate, "_free", lambda job: expected - 100)
+    with pytest.raises(OutputError, match="GB are free"):
+        building.build_dataset(job)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
+    monkeypatch.setattr(estimate, "_free", lambda job: expected + 100)
+    building.build_dataset(job)
+    # what is there already needs no room
+    shutil.rmtree(next((tmp_path / "out").glob("train/*/")))
+    monkeypatch.setattr(estimate, "_free", lambda job: expected / 4)
+    building.build_dataset(job)
+    assert not verify_dataset(tmp_path / "out")
+
+
+@pytest.mark.parametrize("harm", ["frame", "record", "torn", "item"])
+def test_what_was_deleted_is_made_again(paintproc, tmp_path, inputs, harm):
+    common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
+    paintproc(*common)
+    before = tree(tmp_path / "out")
+    item = next((tmp_path / "out").glob("train/*/"))
+    if harm == "item":
+        shutil.rmtree(item)
+    elif harm == "torn":
+        (item / "sequence.json").write_bytes((item / "sequence.json").read_bytes()[:50])
+    else:
+        (item / {"frame": "001.png", "record": "sequence.json"}[harm]).unlink()
+    done = paintproc(*common)
+    assert done.returncode == 0 and "1 sequences made" in done.stderr, done.stderr
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_part_that_lost_a_sequence_must_make_it_again(paintproc, tmp_path, inputs):
+    common = ("synth", "strokes", "in", "-o", "out", *SETTINGS, "--num-shards", 2, "--layout", "shards")
+    paintproc(*common, "--shard-index", 0)
+    shutil.rmtree(next(tmp_path.glob(".out.*.building/train/*/")))
+    done = paintproc(*common, "--shard-index", 1)
+    assert done.returncode == 0 and "finished when all are" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert paintproc(*common, "--shard-index", 0).returncode == 0
+    assert read_summary(tmp_path / "out")["counts"]["sequences"] == 5
+    (tmp_path / "out" / "train-00000.tar").unlink()
+    done = paintproc(*common, "--shard-index", 0)
+    assert done.returncode == 7 and "train-00000.tar is missing" in done.stderr
+
+
+def test_an_input_that_fails_half_way_leaves_nothing(tmp_path, inputs, monkeypatch):
+    """And one that was another file before leaves nothing of that."""
+    from paintproc.synth import build as building
+    from paintproc.synth import items
+
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit", "learn-to-paint"))
+    sources = find_sources([str(inputs)])
+    job = building.Build(tmp_path / "out", config, sources)
+    names = {source.name for source in sources}
+    make = items.make_sequence
+
+    def failing(picture, config, method, networks, scene, facts):
+        if method == "learn-to-paint" and facts["source"] == "002.gif":
+            raise MemoryError
+        return make(picture, config, method, networks, scene, facts)
+
+    def in_this_process(tasks, work, **_):
+        for task in tasks:
+            try:
+                yield Outcome(task, work(task))
+            except MemoryError:
+                yield Outcome(task, error="out of memory", exit_code=5)
+
+    monkeypatch.setattr(building, "run_jobs", in_this_process)
+    monkeypatch.setattr(items, "make_sequence", failing)
+    report = building.build_dataset(job)
+    assert (report.failed, report.counts["sequences"]) == (1, 8)
+    assert not verify_dataset(tmp_path / "out")
+    monkeypatch.setattr(items, "make_sequence", make)
+    report = building.build_dataset(job)
+    assert (report.failed, report.counts["sequences"], report.worked_on) == (0, 10, 1)
+    assert not verify_dataset(tmp_path / "out") and set(lines_of(tmp_path / "out")) == names
+
+
+def test_verify_speaks_of_damage_of_any_kind(paintproc, tmp_path, inputs):
+    """Whatever a file of a dataset is replaced with: a sentence, no bug; the next run says so or mends it."""
+    common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
+    paintproc(*common)
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "out", whole)
+    item = next((tmp_path / "out").glob("train/*/"))
+    record = json.loads((item / "sequence.json").read_text())
+    damages = [(tmp_path / "out" / "train" / "metadata.jsonl", b"\xff")]
+    damages += [
+        (tmp_path / "out" / "inputs.jsonl", text)
+        for text in (b"[1]\n", b"{}\n", b"7\n", b'{"input": "a", "outcome": "failed"}\n')
+    ]
+    summary = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    damages += [
+        (tmp_path / "out" / "dataset.json", json.dumps(summary | {key: 7}).encode()) for key in ("counts", "splits")
+    ]
+    damages += [
+        (item / "sequence.json", json.dumps(record | {key: None}).encode())
+        for key in ("input", "id", "frames", "files")
+    ]
+    damages += [(tmp_path / "out" / "failures.jsonl", b"rubbish\n"), (item / "sequence.json", b"[]")]
+    other = (tmp_path / "out" / "inputs.jsonl").read_text().replace(item.name, "0" * 16)
+    damages += [(tmp_path / "out" / "inputs.jsonl", other.encode())]
+    for path, text in damages:
+        path.write_bytes(text)
+        for words in (("synth", "verify", "out"), common, ("synth", "pack", "out", "-o", "packed")):
+            done = paintproc(*words)
+            assert "bug" not in done.stderr and "Traceback" not in done.stderr, (path.name, text[:90], done.stderr)
+            if words[1] == "verify":
+                assert done.returncode in (3, 6), (path.name, text[:90])
+        shutil.rmtree(tmp_path / "out")
+        shutil.rmtree(tmp_path / "packed", ignore_errors=True)
+        shutil.copytree(whole, tmp_path / "out")
+
+
+def test_nothing_else_is_removed(paintproc, tmp_path, inputs):
+    """A folder that is called like the one in which shards grow, and holds something else."""
+    common = ("synth", "strokes", "in", "-o", "out", *SETTINGS, "--layout", "shards", "--time-limit", 0)
+    paintproc(*common)
+    (growing,) = tmp_path.glob(".out.*.building")
+    paintproc(*common[:-2])
+    assert not growing.exists()
+    growing.mkdir()
+    (growing / "letter.txt").write_text("dear")
+    assert paintproc(*common[:-2]).returncode == 0
+    assert (growing / "letter.txt").read_text() == "dear"
+
+
+def test_overwriting_what_a_link_names(paintproc, tmp_path, inputs):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/data")
+    common = ("synth", "strokes", "in", "-o", "link", *SETTINGS, "--overwrite")
+    for seed in (1, 2):
+        assert paintproc(*common, "--seed", seed).returncode == 0
+        assert (tmp_path / "link").is_symlink()
+        assert [path.name for path in (tmp_path / "real").iterdir()] == ["data"]
+        assert read_summary(tmp_path / "real" / "data")["settings"]["seed"] == seed
+    here = paintproc("synth", "strokes", "../in", "-o", ".", *SETTINGS, "--overwrite", cwd=tmp_path / "real" / "data")
+    assert here.returncode == 7 and "current folder" in here.stderr
 
 
 def test_a_time_limit_stops_and_the_next_run_goes_on(paintproc, tmp_path, inputs):

@@ -17,11 +17,13 @@ from harness import (
     signals,
 )
 
+PACKED = ("--layout", "shards")
+
 pytestmark = pytest.mark.timeout(600)
 
 
 def test_killed_at_any_moment_and_run_again(tmp_path):
-    assert kills(tmp_path, 20) == []
+    assert kills(tmp_path, 20, items=30) == []
 
 
 @pytest.mark.parametrize("broken", ["naive_writer", "untidy", "orphans"])
@@ -38,9 +40,9 @@ def test_bytes_that_depend_on_the_process_are_seen(tmp_path):
     assert same_bytes(tmp_path, items=4, broken="telltale")
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-def test_eight_processes_at_once(tmp_path, shards):
-    assert crowd(tmp_path, shards=shards) == []
+@pytest.mark.parametrize("how", [{}, {"shards": 3}, {"more": PACKED}, {"more": ("--overwrite",)}], ids=str)
+def test_eight_processes_at_once(tmp_path, how):
+    assert crowd(tmp_path, items=16, **how) == []
 
 
 def test_writers_in_each_others_way_are_seen(tmp_path):
@@ -75,11 +77,11 @@ def test_a_decoder_that_crashes_hangs_or_eats_memory(tmp_path):
 
 
 def test_signals_in_every_phase(tmp_path):
-    assert signals(tmp_path, 12) == []
+    assert signals(tmp_path, 10, items=20) == []
 
 
 def test_signals_while_packing(tmp_path):
-    assert signals(tmp_path, 4, items=12, more=("--layout", "shards")) == []
+    assert signals(tmp_path, 3, items=12, more=PACKED) == []
 
 
 def test_a_command_that_hears_no_signal_is_seen(tmp_path):

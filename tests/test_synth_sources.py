@@ -66,9 +66,27 @@ def test_patterns(folder, monkeypatch):
 def test_an_input_that_cannot_be_read_is_an_input(folder, tmp_path):
     (folder / "dangling.png").symlink_to("nowhere")
     found = {source.name: source for source in find_sources([str(folder), str(tmp_path / "missing.png")])}
-    assert found["dangling.png"].broken and found["missing.png"].broken
+    assert found["art/dangling.png"].broken and found["missing.png"].broken
     with pytest.raises(InputError, match="does not exist"):
         read_source(found["missing.png"])
+
+
+def test_tars_by_pattern_and_what_is_empty_among_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tar", "b.tar"):
+        tar_of(tmp_path / name, [("x.png", name.encode()), ("._x.png", b"of a Macintosh")])
+    (tmp_path / "empty").mkdir()
+    found = find_sources(["*.tar", "empty", "no*.png"])
+    assert [(source.name, bool(source.broken)) for source in found] == [
+        ("a.tar/x.png", False), ("b.tar/x.png", False), ("empty", True), ("no*.png", True)]  # fmt: skip
+
+
+def test_datasets_in_a_folder_are_left_out(folder):
+    before = find_sources([str(folder)])
+    (folder / "out" / "train").mkdir(parents=True)
+    (folder / "out" / "dataset.json").write_text("{}")
+    (folder / "out" / "train" / "000.png").write_bytes(picture(3))
+    assert find_sources([str(folder)]) == before
 
 
 def test_nothing_to_do_is_said(tmp_path):
@@ -87,8 +105,8 @@ def test_of_equal_files_the_first_counts(folder, tmp_path):
     (folder / "other.png").write_bytes(bytes(same_size))
     tar_of(tmp_path / "more.tar", [("x.png", (folder / "c.png").read_bytes()), ("y.png", picture(77))])
     found = {source.name: source.skip for source in find_sources([str(folder), str(tmp_path / "more.tar")])}
-    assert found.pop("copy.png") == "the same picture as a.PNG"
-    assert found.pop("more.tar/x.png") == "the same picture as c.png"
+    assert found.pop("art/copy.png") == "the same picture as art/a.PNG"
+    assert found.pop("more.tar/x.png") == "the same picture as art/c.png"
     assert not any(found.values())
 
 
@@ -127,9 +145,12 @@ def test_metadata_of_an_imagefolder(folder):
     assert found["c.png"] == {"prompt": "a chair", "license": "public domain", "origin": "museum"}
     assert found["b/z.png"] == {"prompt": "two lines", "license": "CC BY"}
     assert found["a.PNG"] == {}
-    (folder / "metadata.jsonl").write_text("{")
-    with pytest.raises(InputError, match=r"metadata.jsonl cannot be read"):
-        find_sources([str(folder)])
+    for damaged in ("{", "[" * 100_000, '{"file_name": "c.png", "text": "\\ud800"}\n7'):
+        (folder / "metadata.jsonl").write_text(damaged)
+        (*pictures, metadata) = find_sources([str(folder)])
+        assert "metadata.jsonl cannot be read" in metadata.broken and not any(source.broken for source in pictures)
+    (folder / "metadata.jsonl").write_text('{"file_name": "c.png", "text": "half \\ud800"}')
+    assert {source.name: source.facts for source in find_sources([str(folder)])}["c.png"] == {"prompt": "half ?"}
 
 
 def test_a_name_that_is_no_text_is_spelled_out(tmp_path):

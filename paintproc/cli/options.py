@@ -108,12 +108,12 @@ def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str)
 def manners(verbose: bool, quiet: bool) -> Iterator[None]:
     """Turn whatever ends a command into one sentence on stderr and the promised exit code."""
     console.set_quiet(quiet)
-    for name in STOPPING:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _stop)
+    _on_signals(_stop)
     try:
         yield
         sys.stdout.flush()
+        # what is done is done: from here on the interpreter leaves, and would die of a signal
+        _on_signals(signal.SIG_IGN)
     except PaintprocError as error:
         if verbose:
             traceback.print_exc()
@@ -146,10 +146,15 @@ _stopped: list[BaseException] = []
 as the kernels' compiler does while it loads, prints exceptions and goes on."""
 
 
-def _stop(number: int, _: Any) -> None:
+def _on_signals(action: Any) -> None:
     for name in STOPPING:
-        # tidying up is not to be interrupted
-        signal.signal(getattr(signal, name, signal.SIGTERM), signal.SIG_IGN)
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), action)
+
+
+def _stop(number: int, _: Any) -> None:
+    # tidying up is not to be interrupted
+    _on_signals(signal.SIG_IGN)
     name = signal.Signals(number).name
     text = f"Stopped by {name}; what was finished is kept. Run the same command again to go on."
     _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(text))

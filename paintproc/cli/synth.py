@@ -2,6 +2,7 @@
 
 import json as encoder
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -74,77 +75,55 @@ Folder = Annotated[Path, typer.Argument(help="A dataset folder.", readable=False
 Packed = Annotated[Path, typer.Argument(help="A dataset in shards.", readable=False, show_default=False)]
 
 
-@options_from(SynthStrokesConfig)
-def strokes(
-    *,
-    config: SynthStrokesConfig,
-    inputs: Inputs = None,
-    output: Out,
-    images_from: ImagesFrom = None,
-    null: Null = False,
-    layout: Layout = "folder",
-    shard_size: ShardSize = 1024,
-    workers: Workers = None,
-    shard_index: ShardIndex = None,
-    num_shards: NumShards = None,
-    time_limit: TimeLimit = None,
-    max_bad: MaxBad = None,
-    weights_dir: WeightsDir = None,
-    overwrite: Overwrite = False,
-    config_file: Config = None,
-    json: Json = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Paint pictures stroke by stroke, each by every --method.
+STROKES = """Paint pictures stroke by stroke, each by every --method.
 
-    fit goes from coarse to fine, human as `generate` does; learn-to-paint lays semi-transparent
-    curves, five a step; stylized works with an oil brush or a marker in finer and finer grids.
+fit goes from coarse to fine, human as `generate` does; learn-to-paint lays semi-transparent
+curves, five a step; stylized works with an oil brush or a marker in finer and finer grids.
 
-    Example: paintproc synth strokes paintings/ -o dataset --method fit --method human
-    """
-    shard = _shard(shard_index, num_shards)
-    _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
-         layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
-         time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
+Example: paintproc synth strokes paintings/ -o dataset --method fit --method human
+"""
+LAYERS = """Place the regions of pictures on a blank canvas, one after the other, by depth.
+
+Example: paintproc synth layers paintings/ -o layers --order far-to-near --render strokes
+"""
 
 
-@options_from(SynthLayersConfig)
-def layers(
-    *,
-    config: SynthLayersConfig,
-    inputs: Inputs = None,
-    output: Out,
-    images_from: ImagesFrom = None,
-    null: Null = False,
-    layout: Layout = "folder",
-    shard_size: ShardSize = 1024,
-    workers: Workers = None,
-    shard_index: ShardIndex = None,
-    num_shards: NumShards = None,
-    time_limit: TimeLimit = None,
-    max_bad: MaxBad = None,
-    weights_dir: WeightsDir = None,
-    overwrite: Overwrite = False,
-    config_file: Config = None,
-    json: Json = False,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Place the regions of pictures on a blank canvas, one after the other, by depth.
+def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
+    """A command that builds a dataset with these settings; `text` is its help."""
 
-    Example: paintproc synth layers paintings/ -o layers --order far-to-near --render strokes
-    """
-    shard = _shard(shard_index, num_shards)
-    _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
-         layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
-         time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
+    def command(
+        *,
+        config: SynthConfig,
+        inputs: Inputs = None,
+        output: Out,
+        images_from: ImagesFrom = None,
+        null: Null = False,
+        layout: Layout = "folder",
+        shard_size: ShardSize = 1024,
+        workers: Workers = None,
+        shard_index: ShardIndex = None,
+        num_shards: NumShards = None,
+        time_limit: TimeLimit = None,
+        max_bad: MaxBad = None,
+        weights_dir: WeightsDir = None,
+        overwrite: Overwrite = False,
+        config_file: Config = None,
+        json: Json = False,
+        dry_run: DryRun = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
+    ) -> None:
+        shard = _shard(shard_index, num_shards)
+        _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
+             layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
+             time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
+
+    command.__doc__ = text
+    return options_from(settings)(command)
 
 
-app.command("strokes")(strokes)
-app.command("layers")(layers)
+app.command("strokes")(_building(SynthStrokesConfig, STROKES))
+app.command("layers")(_building(SynthLayersConfig, LAYERS))
 
 
 @app.command("verify")
@@ -154,8 +133,9 @@ def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: V
     Example: paintproc synth verify dataset
     """
     with manners(verbose, quiet):
-        from paintproc.dataset import read_summary, verify_dataset
-        from paintproc.shards import SHARDS, verify_shards
+        from paintproc.dataset import read_summary
+        from paintproc.shards import SHARDS
+        from paintproc.verify import verify_dataset, verify_shards
 
         packed = (dataset / SHARDS).exists()
         with console.progress_bar(f"reading {dataset.name}") as progress:
@@ -227,6 +207,8 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int]:
     if index is None and count is None and slurm["ID"].isdecimal() and slurm["COUNT"].isdecimal():
         first, step = (int(slurm[name] or default) for name, default in (("MIN", "0"), ("STEP", "1")))
         index, count = (int(slurm["ID"]) - first) // max(1, step), int(slurm["COUNT"])
+        if index >= count:
+            raise UsageError("Slurm's job array has gaps.", "Pass --shard-index and --num-shards.")
         console.say(f"Slurm's job array: this is part {index} of {count}, counted from 0.")
     if index is not None and count is None:
         raise UsageError("--shard-index goes with --num-shards.")
@@ -293,11 +275,12 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
     if counts is None:
         console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all are.")
     elif not report.worked_on:
-        console.say(f"{build.out} is complete already: {_spelled(counts)}.")
+        shards = ", in shards" if (build.out / "shards.jsonl").exists() else ""
+        console.say(f"{build.out} is complete already{shards}: {_spelled(counts)}.")
     else:
-        rate = report.worked_on / max(seconds, 1e-9) * 3600
+        rate = report.sequences / max(seconds, 1e-9) * 3600
         console.say(f"{_spelled(counts)}.")
-        console.say(f"{report.worked_on} pictures in {_minutes(seconds)}, {rate:.0f} an hour.")
+        console.say(f"{report.sequences} sequences made in {_minutes(seconds)}, {rate:.0f} an hour.")
     if report.failed:
         listed = f"; they are listed in {build.out / 'failures.jsonl'}" if counts is not None else ""
         raise PartialError(f"{report.failed} inputs failed{listed}.")
@@ -305,7 +288,7 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
 
 def _say_estimate(build: "Build", json: bool) -> None:
     """What would be done, by painting one of the pictures and throwing it away."""
-    from paintproc.synth.build import estimate
+    from paintproc.synth.estimate import estimate
 
     with console.progress_bar("painting one of them, to see how long it takes"):
         found = estimate(build)

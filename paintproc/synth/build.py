@@ -5,46 +5,45 @@ so in `parts/`; whoever finds that all inputs are accounted for writes the lists
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from paintproc.config.synth import SynthConfig, SynthLayersConfig
 from paintproc.dataset import (
     OUTCOMES,
+    SUMMARY,
     begin_dataset,
+    find_foreign,
     finish_dataset,
     judge_dataset,
+    parse_input,
     read_inputs,
     read_lines,
     read_summary,
     refuse_foreign,
     split_of,
+    whole_item,
 )
 from paintproc.errors import InputError, Interrupted, OutputError, PaintprocError, PartialError
-from paintproc.files import move_folder, plain_errors, remove_dead_scratch, whole_file
+from paintproc.files import move_folder, remove_dead_scratch, resolved, whole_file
 from paintproc.jobs import run_jobs
 from paintproc.scene.networks import Choice
-from paintproc.sequence import RECORD
-from paintproc.shards import SHARD_SIZE, SHARDS, pack_dataset
+from paintproc.shards import SHARD_SIZE, SHARDS, missing_shard, pack_dataset
 from paintproc.strokes.rasterize import thread_count
-from paintproc.synth.items import Task, line_about, paint_in_worker, paint_source
-from paintproc.synth.sequences import dataset_settings, methods, needs_scene
+from paintproc.synth.estimate import check_space
+from paintproc.synth.items import Task, line_about, paint_in_worker
+from paintproc.synth.sequences import dataset_settings, needs_scene
 from paintproc.synth.sources import Source, inputs_digest
 
 PARTS = "parts"
-BYTES_A_PIXEL = 1.2
-"""What a pixel of a painted frame takes as PNG, rather more than less; with the rest of an item below."""
-BYTES_AN_ITEM = 120_000
-RESERVE = 1.1
-"""Free space asked for, as a multiple of what is expected."""
 ITEM_SECONDS = 900.0
 """After this time on one input its worker is taken to be stuck."""
 LEAST_MEMORY = 3 << 30
@@ -68,7 +67,7 @@ class Build:
     workers: int = 1
     overwrite: bool = False
     time_limit: float | None = None
-    """Seconds after which nothing new is begun."""
+    """Seconds after which to stop, less what the longest input took so far."""
     item_seconds: float = ITEM_SECONDS
     max_bad: int | None = None
     """How many inputs may fail before everything stops."""
@@ -76,8 +75,15 @@ class Build:
     @property
     def folder(self) -> Path:
         """Where the dataset grows: the output itself, or beside it, where it is to be packed or to replace another."""
-        beside = self.layout == "shards" or self.overwrite
-        return self.out.with_name(f".{self.out.name}.building") if beside else self.out
+        if self.layout == "folder" and not self.overwrite:
+            return self.out
+        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:8]
+        target = resolved(self.out)
+        return target.with_name(f".{target.name}.{digest}.building")
+
+    def own(self) -> range:
+        """The places of this process's inputs."""
+        return range(self.shard[0], len(self.sources), self.shard[1])
 
     def facts(self) -> dict[str, Any]:
         """What the dataset holds, for its summary."""
@@ -88,12 +94,6 @@ class Build:
             "inputs": {"count": len(self.sources), "sha256": inputs_digest(self.sources)},
         }
 
-    def bytes_expected(self, inputs: int) -> int:
-        """What so many inputs will take on disk, rather more than less."""
-        frames = self.config.num_frames * self.config.size**2 * BYTES_A_PIXEL
-        total = inputs * len(methods(self.config)) * (frames + BYTES_AN_ITEM)
-        return int(total * (2 if self.layout == "shards" else 1))
-
 
 @dataclass(frozen=True)
 class Report:
@@ -101,7 +101,9 @@ class Report:
 
     counts: dict[str, int] | None
     worked_on: int
-    """Inputs that were not known before."""
+    """Inputs that were not known before, or not whole."""
+    sequences: int
+    """Sequences that were made now."""
     failed: int
     """Inputs of this process that failed, now or before."""
 
@@ -119,72 +121,59 @@ def build_dataset(
     stop. OutputError where the output cannot be written or holds something else, PartialError after more than
     `max_bad` failures, Interrupted at the time limit.
     """
-    facts = build.facts()
     if build.overwrite:
         refuse_foreign(build.out)
     else:
-        found = judge_dataset(build.out, facts)
-        if found == "finished" and (build.out / SHARDS).exists():
-            if build.layout == "shards":
-                shutil.rmtree(build.folder, ignore_errors=True)
-            counts = read_summary(build.out)["counts"]
-            return Report(counts, 0, counts["failed"])
-        if found != "absent" and build.layout == "shards":
+        packed = _packed_counts(build)
+        if packed is not None:
+            _remove_building(build)
+            return Report(packed, 0, 0, packed.get("failed", 0))
+        if build.layout == "shards" and judge_dataset(build.out, build.facts()) != "absent":
             raise OutputError(f"{build.out} is a dataset folder.", "Choose --layout folder, or another --output.")
-    begin_dataset(build.folder, facts)
-    lines = _known(build.folder)
-    todo = [place for place in _own(build) if _open(build.folder, lines.get(place))]
-    if todo:
-        check_space(build, len(todo))
-        lines |= _paint_all(build, todo, progress, check, complain)
-    own = {place: lines[place] for place in _own(build)}
-    check()
-    counts = _finish(build, own, facts)
-    return Report(counts, len(todo), sum(line["outcome"] == "failed" for line in own.values()))
+    begin_dataset(build.folder, build.facts())
+    try:
+        lines = _known(build.folder)
+        todo = [place for place in build.own() if _open(build.folder, lines.get(place))]
+        made = 0
+        if todo:
+            check_space(build, todo)
+            painted, made = _paint_all(build, todo, progress, check, complain)
+            lines |= painted
+        own = {place: lines[place] for place in build.own()}
+        check()
+        counts = _finish(build, own)
+    except PaintprocError:
+        # where another process finished the same dataset meanwhile, its folder is gone
+        finished = None if (build.folder / SUMMARY).exists() or build.folder == build.out else _elsewhere(build)
+        if finished is None:
+            raise
+        _remove_building(build)
+        return Report(finished, 0, 0, finished.get("failed", 0))
+    return Report(counts, len(todo), made, sum(line["outcome"] == "failed" for line in own.values()))
 
 
-def check_space(build: Build, inputs: int) -> None:
-    """OutputError where the disk has not the room for so many more inputs."""
-    free = _free(build)
-    wanted = int(RESERVE * build.bytes_expected(inputs))
-    if free < wanted:
-        raise OutputError(
-            f"{build.out} may need {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
-            "Free some space, or choose another --output.",
-        )
+def _packed_counts(build: Build) -> dict[str, int] | None:
+    """The counts of the output where that is finished and in shards; OutputError where one of them is missing."""
+    if judge_dataset(build.out, build.facts()) != "finished" or not (build.out / SHARDS).exists():
+        return None
+    missing = missing_shard(build.out)
+    if missing is not None:
+        raise OutputError(f"{build.out / missing} is missing, or cut off.", "Pass --overwrite to build it again.")
+    return read_summary(build.out)["counts"]
 
 
-def estimate(build: Build) -> dict[str, int | float]:
-    """What a build comes to, by painting the first picture that can be read: pictures, sequences, bytes, seconds.
+def _elsewhere(build: Build) -> dict[str, int] | None:
+    """The counts of the output where another process finished it."""
+    with contextlib.suppress(PaintprocError):
+        if judge_dataset(build.out, build.facts()) == "finished":
+            return read_summary(build.out)["counts"]
+    return None
 
-    InputError where none can be read.
-    """
-    own = [build.sources[place] for place in _own(build)]
-    paintable = [source for source in own if not (source.skip or source.broken)]
-    count = len(methods(build.config))
-    with tempfile.TemporaryDirectory() as scratch:
-        for source in paintable:
-            with contextlib.suppress(PaintprocError):
-                task = Task(0, source, build.config, build.networks, Path(scratch))
-                # the first time loads the kernels
-                paint_source(replace(task, config=replace(build.config, strokes=10)))
-                shutil.rmtree(scratch)
-                begun = time.monotonic()
-                if paint_source(task)["outcome"] == "done":
-                    break
-        else:
-            raise InputError("None of the inputs can be read.")
-        seconds = time.monotonic() - begun
-        size = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
-    return {
-        "pictures": len(paintable),
-        "sequences": len(paintable) * count,
-        "skipped": sum(bool(source.skip) for source in own),
-        "broken": sum(bool(source.broken) for source in own),
-        "bytes": size * len(paintable),
-        "seconds": round(seconds * len(paintable) / build.workers, 1),
-        "free_bytes": _free(build),
-    }
+
+def _remove_building(build: Build) -> None:
+    """Remove the folder in which a finished dataset grew, if nothing else is in it."""
+    if build.folder != build.out and build.folder.is_dir() and find_foreign(build.folder) is None:
+        shutil.rmtree(build.folder, ignore_errors=True)
 
 
 def _paint_all(
@@ -193,11 +182,8 @@ def _paint_all(
     progress: Callable[[float], None],
     check: Callable[[], None],
     complain: Callable[[str], None],
-) -> dict[int, dict[str, Any]]:
-    """What became of each input in `todo`, by its place."""
-    # each worker draws on its part of the processors; the bytes do not depend on it
-    os.environ.setdefault("PAINTPROC_THREADS", str(max(1, thread_count() // build.workers)))
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+) -> tuple[dict[int, dict[str, Any]], int]:
+    """What became of each input in `todo`, by its place, and how many sequences were made."""
     begun = time.monotonic()
     longest = 0.0
 
@@ -217,8 +203,8 @@ def _paint_all(
         check=look_around,
     )
     lines: dict[int, dict[str, Any]] = {}
-    bad = 0
-    try:
+    bad = made = 0
+    with _threads_of_workers(build.workers), contextlib.closing(jobs):
         for outcome in jobs:
             source = outcome.item.source
             if outcome.exit_code == OutputError.exit_code:
@@ -229,21 +215,35 @@ def _paint_all(
                 lines[outcome.item.place] = line_about(source, "failed", error=text, exit_code=outcome.exit_code)
                 bad += 1
             else:
-                lines[outcome.item.place], seconds = outcome.result
-                longest = max(longest, seconds)
+                lines[outcome.item.place], count, seconds = outcome.result
+                made, longest = made + count, max(longest, seconds)
             progress(len(lines) / len(todo))
             if build.max_bad is not None and bad > build.max_bad:
                 raise PartialError(f"More than {build.max_bad} inputs failed; what was finished is kept.")
+    return lines, made
+
+
+@contextlib.contextmanager
+def _threads_of_workers(workers: int) -> Iterator[None]:
+    """Workers that are started here draw each on its part of the processors; the bytes do not depend on it."""
+    wanted = {"PAINTPROC_THREADS": str(max(1, thread_count() // workers)), "OPENBLAS_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
+    try:
+        yield
     finally:
-        jobs.close()
-    return lines
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
-def _finish(build: Build, own: Mapping[int, dict[str, Any]], facts: Mapping[str, Any]) -> dict[str, int] | None:
+def _finish(build: Build, own: Mapping[int, dict[str, Any]]) -> dict[str, int] | None:
     """Say that this process's part is done; finish the dataset where it was the last. Its counts, if so."""
     if build.shard[1] > 1:
         _write_part(build, own)
     lines = _known(build.folder) | dict(own)
+    # what another shard made, and is no longer there, that shard must make again
+    lines = {place: line for place, line in lines.items() if line["outcome"] != "done" or not _open(build.folder, line)}
     if len(lines) < len(build.sources):
         return None
     inputs = [lines[place] for place in range(len(build.sources))]
@@ -258,9 +258,9 @@ def _finish(build: Build, own: Mapping[int, dict[str, Any]], facts: Mapping[str,
             pack_dataset(build.folder, build.out, build.shard_size, replace=guard)
         except OutputError:
             # another process that ended at the same time may have been faster
-            if build.overwrite or judge_dataset(build.out, facts) != "finished":
+            if build.overwrite or _packed_counts(build) is None:
                 raise
-        shutil.rmtree(build.folder, ignore_errors=True)
+        _remove_building(build)
     elif guard is not None:
         guard()
         move_folder(build.folder, build.out)
@@ -290,25 +290,20 @@ def _remove_parts(folder: Path) -> None:
         parts.rmdir()
 
 
-def _own(build: Build) -> range:
-    """The places of this process's inputs."""
-    return range(build.shard[0], len(build.sources), build.shard[1])
-
-
 def _known(folder: Path) -> dict[int, dict[str, Any]]:
     """What is written of inputs: in the finished dataset, and in the parts of shards that have ended."""
     lines = dict(enumerate(read_inputs(folder)))
     parts = folder / PARTS
     try:
         for part in sorted(parts.glob("*.jsonl")):
-            for line in map(json.loads, read_lines(part)):
-                place = line.pop("place")
+            for line in map(parse_input, read_lines(part)):
+                place = int(line.pop("place"))
                 if lines.get(place, {}).get("outcome") != "done":
                     lines[place] = line
     except FileNotFoundError:
         # whoever finished the dataset meanwhile has removed them
         return _known(folder)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise OutputError(f"{parts} is damaged: {error}.", "Remove it, and run the command again.") from error
     return lines
 
@@ -324,14 +319,7 @@ def _open(folder: Path, line: Mapping[str, Any] | None) -> bool:
     if line["outcome"] == "skipped":
         return False
     split = folder / split_of(line["sha256"])
-    return any(not (split / name / RECORD).is_file() for name in line["sequences"])
-
-
-def _free(build: Build) -> int:
-    """Bytes that are free where the dataset is to be."""
-    base = next(path for path in (build.folder, *build.folder.absolute().parents) if path.exists())
-    with plain_errors(build.out):
-        return shutil.disk_usage(base).free
+    return any(whole_item(split / name) is None for name in line["sequences"])
 
 
 def _memory() -> int:

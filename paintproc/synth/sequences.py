@@ -10,7 +10,7 @@ import numpy as np
 from paintproc.config.generate import GenerateConfig
 from paintproc.config.plan import HUMAN, read_plan
 from paintproc.config.settings import as_json
-from paintproc.config.synth import SynthConfig, SynthLayersConfig, SynthStrokesConfig
+from paintproc.config.synth import METHODS, SynthConfig, SynthLayersConfig, SynthStrokesConfig
 from paintproc.dataset import item_id
 from paintproc.media import Picture
 from paintproc.metrics.frames import frame_distances
@@ -61,7 +61,7 @@ def sequence_facts(config: SynthConfig, method: str, networks: Choice) -> dict[s
         "method": method,
         "settings": settings,
         "plan": read_plan(HUMAN).as_json() if method == HUMAN else None,
-        "scene": str(networks) if needs_scene(config) and method not in ("fit", "learn-to-paint", "stylized") else None,
+        "scene": str(networks) if method == HUMAN or method not in METHODS else None,
     }
 
 
@@ -140,8 +140,8 @@ def _strokes(
 def _painted(target: np.ndarray, strokes: Strokes, config: SynthConfig, info: dict[str, Any]) -> PaintingSequence:
     """The sequence of what was painted stroke by stroke."""
     size = target.shape[:2]
-    even = config.frame_sampling == "even-time"
-    wanted = np.linspace(0, 1, config.num_frames) if even else even_changes(strokes, size, config.num_frames)
+    by_time = config.frame_sampling == "even-time"
+    wanted = np.linspace(0, 1, config.num_frames) if by_time else even_changes(strokes, size, config.num_frames)
     # a frame shows finished strokes
     ends = np.concatenate([[0.0], stroke_ends(strokes)])
     moments = ends[nearest_places(wanted, ends)]
@@ -172,8 +172,8 @@ def _layered(
         return _painted(target, paint_segments(canvases, segments, config.strokes, names, seed=seed), config, info)
     shown = [to_uint8(canvas) for canvas in canvases]
     changes = [visible_change(before, after) for before, after in itertools.pairwise(shown)]
-    even = config.frame_sampling == "even-time"
-    amount = np.cumsum([0.0, *(np.ones(len(segments)) if even else np.maximum(changes, 1e-6))])
+    by_time = config.frame_sampling == "even-time"
+    amount = np.cumsum([0.0, *(np.ones(len(segments)) if by_time else np.maximum(changes, 1e-6))])
     chosen = nearest_places(np.linspace(0, amount[-1], config.num_frames), amount)
     progress = np.array(chosen) / len(segments)
     frames = [shown[k] for k in chosen]

@@ -54,29 +54,44 @@ def find_sources(named: Iterable[str]) -> list[Source]:
 
     A folder is looked through to the bottom, sorted by name, whatever the order on disk and the
     language; a name that does not exist and has *, ? or [ in it is a pattern. What cannot be read is
-    an input all the same. UsageError where nothing is named, InputError for a folder, pattern or tar without
-    images.
+    an input all the same, also a folder, pattern or tar without images among others. UsageError where nothing is
+    named, InputError where nothing at all can be read of a folder, pattern or tar.
     """
+    names = list(named)
     found: list[Source] = []
-    for name in named:
-        path = Path(name)
+    problems: list[InputError] = []
+    for name in names:
         if not name:
             raise UsageError("An input is empty.", "Is a shell variable not set?")
-        if path.is_dir():
-            found += _in_folder(path)
-        elif path.suffix == ".tar":
-            found += _in_tar(path)
-        elif not path.exists() and glob.has_magic(name):
-            matches = sorted(glob.glob(name, recursive=True), key=os.fsencode)  # noqa: PTH207 (patterns may be absolute)
-            if not matches:
-                raise InputError(f"No file fits {name}.")
-            for match in map(Path, matches):
-                found += _in_folder(match) if match.is_dir() else [_file(match, _called(match))]
-        else:
-            found.append(_file(path, _called(path)))
+        try:
+            for path in _matches(name):
+                found += _sources_in(path, len(names) > 1)
+        except InputError as error:
+            # among others it is one bad input
+            problems.append(error)
+            found.append(Source(_called(Path(name)), Path(name), broken=str(error)))
     if not found:
         raise UsageError("No picture is named.", "Name files, folders or tars.")
+    if len(problems) == len(found):
+        raise problems[0]
     return mark_equal(found)
+
+
+def _matches(name: str) -> list[Path]:
+    """What a name stands for: itself, or, where nothing is called so, the files that fit it as a pattern."""
+    if os.path.lexists(name) or not glob.has_magic(name):
+        return [Path(name)]
+    matches = sorted(glob.glob(name, recursive=True), key=os.fsencode)  # noqa: PTH207 (patterns may be absolute)
+    if not matches:
+        raise InputError(f"No file fits {name}.")
+    return [Path(match) for match in matches]
+
+
+def _sources_in(path: Path, several: bool) -> list[Source]:
+    """The inputs in a folder, a tar or a file; `several` folders are told apart by their names."""
+    if path.is_dir():
+        return _in_folder(path, f"{_called(path)}/" if several else "")
+    return _in_tar(path) if path.suffix == ".tar" else [_file(path, _called(path))]
 
 
 def read_source(source: Source) -> bytes:
@@ -92,7 +107,7 @@ def read_source(source: Source) -> bytes:
                     file.seek(source.offset)
                     data = file.read(source.size)
             if source.offset is not None and len(data) != source.size:
-                raise InputError(f"{source.path} is cut off.")
+                raise InputError(f"{source.name} is cut off.")
             return data
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             raise InputError(f"{source.name} cannot be read: {(error.strerror or str(error)).lower()}.") from error
@@ -147,22 +162,29 @@ def _file(path: Path, name: str, facts: Mapping[str, str] | None = None) -> Sour
         return Source(name, path, broken=f"{name} cannot be read: {(error.strerror or str(error)).lower()}.")
 
 
-def _in_folder(folder: Path) -> list[Source]:
+def _in_folder(folder: Path, prefix: str) -> list[Source]:
+    """The pictures below a folder by name, without hidden ones and those of datasets that lie in it."""
     paths: list[Path] = []
     known: dict[Path, dict[str, str]] = {}
+    broken: list[Source] = []
     for base, folders, names in os.walk(folder, onerror=_unreadable):
-        # hidden folders are caches and the like
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and not Path(base, name, "dataset.json").is_file()
+        ]
         for name in names:
             path = Path(base, name)
             if name in METADATA:
-                known |= _metadata(path)
+                try:
+                    known |= _metadata(path)
+                except InputError as error:
+                    broken.append(Source(prefix + path.relative_to(folder).as_posix(), path, broken=str(error)))
             elif path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 paths.append(path)
     if not paths:
         raise InputError(f"{folder} is a folder without images.")
     paths.sort(key=lambda path: os.fsencode(path.relative_to(folder)))
-    return [_file(path, path.relative_to(folder).as_posix(), known.get(path)) for path in paths]
+    found = [_file(path, prefix + path.relative_to(folder).as_posix(), known.get(path)) for path in paths]
+    return found + sorted(broken, key=lambda source: source.name)
 
 
 def _unreadable(error: OSError) -> None:
@@ -178,7 +200,7 @@ def _metadata(path: Path) -> dict[Path, dict[str, str]]:
         else:
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         return {path.parent / str(row["file_name"]): _facts(row) for row in rows if "file_name" in row}
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
 
 
@@ -188,7 +210,8 @@ def _facts(row: Any) -> dict[str, str]:
     for fact, aliases in FACTS.items() if isinstance(row, dict) else ():
         value = next((row[name] for name in aliases if isinstance(row.get(name), str) and row[name].strip()), None)
         if value is not None:
-            found[fact] = " ".join(value.split())
+            # half a surrogate is no text
+            found[fact] = " ".join(value.encode("utf-8", "replace").decode().split())
     return found
 
 
@@ -239,12 +262,12 @@ def _sample(tar: Path, group: list[tuple[str, int, int]]) -> list[Source]:
     return [
         Source(os.fsencode(f"{tar.name}/{name}").decode("utf-8", "backslashreplace"), tar, size, offset, facts)
         for name, size, offset in group
-        if Path(name).suffix.lower() in SUFFIXES
+        if Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")
     ]
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

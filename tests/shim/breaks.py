@@ -39,13 +39,13 @@ def _naive_writer(module):  # type: ignore[no-untyped-def]
         time.sleep(0.1)
         yield target
 
-    def read_record(folder):  # type: ignore[no-untyped-def]
+    def whole_item(folder):  # type: ignore[no-untyped-def]
         return {} if folder.exists() else None
 
     import paintproc.dataset as dataset
 
     dataset.whole_folder = whole_folder
-    module.read_record = read_record
+    module.whole_item = whole_item
 
 
 def _slow_writer(module):  # type: ignore[no-untyped-def]
@@ -103,7 +103,7 @@ def _hushed(module):  # type: ignore[no-untyped-def]
         try:
             return paint(task)
         except Exception:
-            return {"input": task.source.name, "outcome": "done", "sha256": "0" * 64, "sequences": []}
+            return {"input": task.source.name, "outcome": "done", "sha256": "0" * 64, "sequences": []}, 0
 
     module.paint_source = paint_source
 
@@ -146,5 +146,5 @@ one_scratch = "paintproc.files", _one_scratch
 hushed = "paintproc.synth.items", _hushed
 deaf = "paintproc.cli.options", _deaf
 orphans = "paintproc.jobs", _orphans
-roomy = "paintproc.synth.build", _roomy
+roomy = "paintproc.synth.estimate", _roomy
 slow_writer = "paintproc.dataset", _slow_writer

@@ -27,7 +27,9 @@ WRITING = set("wxa+")
 
 def fault(path: object) -> None:
     """Count an operation on `path`; fail where it is the one."""
-    if not BELOW or not os.path.abspath(os.fspath(path)).startswith(BELOW):  # type: ignore[call-overload]  # noqa: PTH100
+    place = os.path.abspath(os.fspath(path))  # type: ignore[call-overload]  # noqa: PTH100
+    hidden = os.path.join(os.path.dirname(BELOW), f".{os.path.basename(BELOW)}.")  # noqa: PTH118, PTH119, PTH120
+    if not BELOW or not place.startswith((BELOW, hidden)):
         return
     handle = os.open(os.environ["SHIM_COUNTER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, b".")

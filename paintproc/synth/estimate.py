@@ -1,0 +1,96 @@
+"""What a build comes to: bytes, seconds, and whether the disk has the room."""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paintproc.config.synth import SynthConfig
+from paintproc.dataset import judge_dataset
+from paintproc.errors import InputError, OutputError, PaintprocError
+from paintproc.files import plain_errors
+from paintproc.media import picture_size
+from paintproc.sequence import RECORD
+from paintproc.synth.items import Task, paint_source
+from paintproc.synth.sequences import methods
+from paintproc.synth.sources import Source, read_source
+
+if TYPE_CHECKING:
+    from paintproc.synth.build import Build
+
+BYTES_A_PIXEL, BYTES_AN_ITEM = 1.0, 60_000
+"""What a pixel of a painted frame takes as PNG, rather more than less, and what the rest of an item takes."""
+SAMPLE = 20
+"""So many pictures are looked at to see how large frames will be."""
+RESERVE = 1.1
+"""Free space asked for before the start, as a multiple of what is expected."""
+
+
+def check_space(build: "Build", todo: Sequence[int]) -> None:
+    """OutputError where the disk has not the room for these inputs, as far as their sequences are not there yet."""
+    frame = max((_pixels(build.sources[place], build.config) for place in todo[:SAMPLE]), default=0)
+    item = build.config.num_frames * frame * BYTES_A_PIXEL + BYTES_AN_ITEM
+    there = sum(1 for _ in build.folder.glob("*/*/" + RECORD))
+    items = max(0, len(todo) * len(methods(build.config)) - there)
+    wanted, free = int(RESERVE * items * item * (2 if build.layout == "shards" else 1)), _free(build)
+    if free < wanted:
+        raise OutputError(
+            f"{build.out} may need {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
+            "Free some space, or choose another --output.",
+        )
+
+
+def _pixels(source: Source, config: SynthConfig) -> int:
+    """How many pixels a frame made of an input has at most; 0 where it cannot be read."""
+    with contextlib.suppress(OSError, PaintprocError):
+        height, width = picture_size(read_source(source))
+        scale = min(1.0, config.size / max(height, width))
+        sides = (height, width) if config.shape == "keep" else (max(height, width),) * 2
+        return round(scale * sides[0]) * round(scale * sides[1])
+    return 0
+
+
+def estimate(build: "Build") -> dict[str, int | float]:
+    """What a build comes to, by painting the first picture that can be read: pictures, sequences, bytes, seconds.
+
+    InputError where none can be read.
+    """
+    if not build.overwrite:
+        judge_dataset(build.out, build.facts())
+    own = [build.sources[place] for place in build.own()]
+    paintable = [source for source in own if not (source.skip or source.broken)]
+    count = len(methods(build.config))
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, source in enumerate(paintable):
+            with contextlib.suppress(PaintprocError):
+                # the first time loads the kernels
+                few = replace(build.config, strokes=10)
+                paint_source(Task(0, source, few, build.networks, Path(scratch, "few")))
+                begun, folder = time.monotonic(), Path(scratch, str(number))
+                line, _ = paint_source(Task(0, source, build.config, build.networks, folder))
+                if line["outcome"] == "done":
+                    break
+        else:
+            raise InputError("None of the inputs can be painted.")
+        seconds = time.monotonic() - begun
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "pictures": len(paintable),
+        "sequences": len(paintable) * count,
+        "skipped": sum(bool(source.skip) for source in own),
+        "broken": sum(bool(source.broken) for source in own),
+        "bytes": size * len(paintable),
+        "seconds": round(seconds * len(paintable) / build.workers, 1),
+        "free_bytes": _free(build),
+    }
+
+
+def _free(build: "Build") -> int:
+    """Bytes that are free where the dataset is to be."""
+    base = next(path for path in (build.folder, *build.folder.absolute().parents) if path.exists())
+    with plain_errors(build.out):
+        return shutil.disk_usage(base).free
