@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import COMMAND, family, pictures, resident, save, save_picture
 
-FEW, MANY = 4, 20
+FEW, MANY = 4, 16
 RUNS = {
     "strokes --method fit --strokes 1000": 2000,
     "strokes --method human --strokes 1000": 1000,

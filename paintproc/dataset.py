@@ -149,6 +149,15 @@ def begin_dataset(folder: Path, facts: Mapping[str, Any]) -> None:
                 raise
 
 
+def drop_unfinished(folder: Path) -> None:
+    """Remove all unfinished work in a dataset folder, also of living processes: it was taken away from them."""
+    for path in (path for part in (folder, *(folder / split for split in SPLITS)) for path in part.glob(f".*{ENDING}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def refuse_foreign(folder: Path) -> None:
     """OutputError for an existing path that holds anything but a dataset of ours, in a folder or in shards."""
     with plain_errors(folder):
@@ -184,7 +193,7 @@ def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Sequence[Map
 
     Everything but `counts` and `inputs` comes from the records of the items. Where `inputs` name their sequences, other
     items are removed: those of an input that failed half-way, or was another file before. Whoever ends last does
-    it; the same items give the same bytes. InputError where the dataset was not begun.
+    it; the same items give the same bytes. InputError where the dataset was not begun, or lacks a named sequence.
     """
     summary = _read_begun(folder)
     named = {name for line in inputs for name in line.get("sequences", ())}
@@ -201,6 +210,8 @@ def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Sequence[Map
         sizes[split] = len(lines)
         if lines or (folder / split).is_dir():
             _write(folder / split / INDEX, "".join(f"{line}\n" for line in lines))
+    if all_named and sum(sizes.values()) != len(named):
+        raise InputError(f"{folder} lacks sequences of its inputs.", "Run the command again.")
     for name, listed in ((INPUTS, inputs), (FAILURES, failures_among(inputs))):
         if listed:
             _write(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in listed))

@@ -138,19 +138,32 @@ def remove_dead_scratch(folder: Path, stem: str = ".") -> None:
                 path.unlink(missing_ok=True)
 
 
-def move_folder(source: Path, target: Path) -> None:
+def move_folder(source: Path, target: Path, check: Callable[[Path], None]) -> None:
     """Give a folder the name `target`; what has it now is replaced, at once where the system can do that, and removed.
 
-    OutputError where the file system refuses.
+    Of several processes that move the same folder one gets it, by giving it a name of its own first; `check` is called
+    with that and may raise to refuse. OutputError where the file system refuses.
     """
     target = resolved(target)
+    claimed = _scratch(target)
     with plain_errors(target):
-        if target.exists():
-            _exchange(source, target)
-            shutil.rmtree(source, ignore_errors=True)
-        else:
-            source.rename(target)
-        _sync(target.parent)
+        source.rename(claimed)
+        try:
+            check(claimed)
+            if target.exists():
+                _exchange(claimed, target)
+            else:
+                claimed.rename(target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(claimed, ignore_errors=True)
+
+
+def tidy_beside(target: Path) -> None:
+    """Remove what dead processes left of their work on `target`."""
+    target = resolved(target)
+    with plain_errors(target):
+        remove_dead_scratch(target.parent, _stem(target))
 
 
 def resolved(target: Path) -> Path:

@@ -182,16 +182,15 @@ def same_bytes(folder: Path, items: int = 12, broken: str = "") -> list[str]:
     return problems + compare(folder / "packed-0", tree(folder / "packed-1"), "packed")
 
 
-def crowd(folder: Path, processes: int = 8, items: int = 24, broken: str = "", shards: int = 1) -> list[str]:
+def crowd(
+    folder: Path, processes: int = 8, items: int = 24, broken: str = "", shards: int = 1, more: Sequence[object] = ()
+) -> list[str]:
     """Many processes at once on one output, with the same part of the work or with parts of their own."""
     inputs = make_inputs(folder / "in", items)
-    wanted, _ = reference(folder, inputs)
+    wanted, _ = reference(folder, inputs, *more)
     out = folder / "out"
-    crew = [
-        start(command(inputs, out, "--workers", 1, "--shard-index", k % shards, "--num-shards", shards),
-              SHIM_BREAK=broken)
-        for k in range(processes)
-    ]  # fmt: skip
+    parts = [("--shard-index", k % shards, "--num-shards", shards) for k in range(processes)]
+    crew = [start(command(inputs, out, "--workers", 1, *part, *more), SHIM_BREAK=broken) for part in parts]
     codes = [process.wait() for process in crew]
     problems = [f"process {k} ended with {code}" for k, code in enumerate(codes) if code]
     problems += [f"{path.name} is left" for path in growing(out) if path != out]

@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from paintproc.config.synth import SynthConfig, SynthLayersConfig
 from paintproc.dataset import (
+    INPUTS,
     OUTCOMES,
-    SUMMARY,
     begin_dataset,
+    drop_unfinished,
     find_foreign,
     finish_dataset,
     judge_dataset,
@@ -33,9 +34,10 @@ from paintproc.dataset import (
     whole_item,
 )
 from paintproc.errors import InputError, Interrupted, OutputError, PaintprocError, PartialError
-from paintproc.files import move_folder, remove_dead_scratch, resolved, whole_file
+from paintproc.files import move_folder, plain_errors, remove_dead_scratch, resolved, tidy_beside, whole_file
 from paintproc.jobs import run_jobs
 from paintproc.scene.networks import Choice
+from paintproc.sequence import RECORD
 from paintproc.shards import SHARD_SIZE, SHARDS, missing_shard, pack_dataset
 from paintproc.strokes.rasterize import thread_count
 from paintproc.synth.estimate import check_space
@@ -130,6 +132,8 @@ def build_dataset(
             return Report(packed, 0, 0, packed.get("failed", 0))
         if build.layout == "shards" and judge_dataset(build.out, build.facts()) != "absent":
             raise OutputError(f"{build.out} is a dataset folder.", "Choose --layout folder, or another --output.")
+    if build.folder != build.out:
+        tidy_beside(build.out)
     begin_dataset(build.folder, build.facts())
     try:
         lines = _known(build.folder)
@@ -142,9 +146,9 @@ def build_dataset(
         own = {place: lines[place] for place in build.own()}
         check()
         counts = _finish(build, own)
-    except PaintprocError:
-        # where another process finished the same dataset meanwhile, its folder is gone
-        finished = None if (build.folder / SUMMARY).exists() or build.folder == build.out else _elsewhere(build)
+    except (InputError, OutputError):
+        # another process may have finished the same dataset meanwhile, and taken away the folder in which it grew
+        finished = None if build.folder == build.out else _elsewhere(build)
         if finished is None:
             raise
         _remove_building(build)
@@ -172,8 +176,21 @@ def _elsewhere(build: Build) -> dict[str, int] | None:
 
 def _remove_building(build: Build) -> None:
     """Remove the folder in which a finished dataset grew, if nothing else is in it."""
-    if build.folder != build.out and build.folder.is_dir() and find_foreign(build.folder) is None:
-        shutil.rmtree(build.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if build.folder != build.out and build.folder.is_dir() and find_foreign(build.folder) is None:
+            shutil.rmtree(build.folder, ignore_errors=True)
+
+
+def _take(folder: Path, build: Build) -> None:
+    """Make sure that a folder which was finished, and is now this process's own, is just the dataset.
+
+    OutputError where another process took that before, and this is one which was begun anew.
+    """
+    finished = judge_dataset(folder, build.facts()) == "finished" and (folder / INPUTS).exists()
+    splits = read_summary(folder)["splits"] if finished else {}
+    if not finished or any(len(list(folder.glob(f"{split}/*/{RECORD}"))) != size for split, size in splits.items()):
+        raise OutputError(f"{build.out} is being built by another process.", "Run the command again.")
+    drop_unfinished(folder)
 
 
 def _paint_all(
@@ -250,7 +267,8 @@ def _finish(build: Build, own: Mapping[int, dict[str, Any]]) -> dict[str, int] |
     outcomes = Counter(line["outcome"] for line in inputs)
     ids = {name for line in inputs for name in line.get("sequences", ())}
     counts = {"inputs": len(inputs), **{name: outcomes[name] for name in OUTCOMES}, "sequences": len(ids)}
-    finish_dataset(build.folder, counts, inputs)
+    with plain_errors(build.out):
+        finish_dataset(build.folder, counts, inputs)
     _remove_parts(build.folder)
     guard = (lambda: refuse_foreign(build.out)) if build.overwrite else None
     if build.layout == "shards":
@@ -263,7 +281,7 @@ def _finish(build: Build, own: Mapping[int, dict[str, Any]]) -> dict[str, int] |
         _remove_building(build)
     elif guard is not None:
         guard()
-        move_folder(build.folder, build.out)
+        move_folder(build.folder, build.out, lambda folder: _take(folder, build))
     return counts
 
 
