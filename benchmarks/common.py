@@ -106,11 +106,20 @@ def resident(pid: int) -> float:
         return 0.0
 
 
-def save(name: str, results: Any) -> None:
-    """Write `results/<name>--<cpu>-<cores>-cores.json`, and print it."""
+def result_path(name: str) -> Path:
     facts = machine()
     slug = re.sub(r"[^a-z0-9]+", "-", facts["cpu"].lower()).strip("-")
-    path = RESULTS / f"{name}--{slug}-{facts['cores']}-cores.json"
+    return RESULTS / f"{name}--{slug}-{facts['cores']}-cores.json"
+
+
+def saved(name: str) -> Any:
+    """The results of this machine that were written before."""
+    return json.loads(result_path(name).read_text())["results"]
+
+
+def save(name: str, results: Any) -> None:
+    """Write `results/<name>--<cpu>-<cores>-cores.json`, and print it."""
+    facts, path = machine(), result_path(name)
     path.parent.mkdir(exist_ok=True)
     text = json.dumps({"machine": facts, "results": results}, indent=1)
     path.write_text(text + "\n")

@@ -1,6 +1,9 @@
 """What `synth` must survive, with full counts (the tests run smaller ones): `make stress`.
 
-Writes `results/stress--<cpu>-<cores>-cores.json`; exit code 1 where anything went wrong.
+    python benchmarks/stress.py [WORDS]
+
+With WORDS only the cases that hold them are run, and their lines renewed. Writes
+`results/stress--<cpu>-<cores>-cores.json`; exit code 1 where anything went wrong.
 """
 
 import sys
@@ -12,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import harness
-from common import save
+from common import save, saved
 
 PACKED = ("--layout", "shards")
 CASES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -23,7 +26,10 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "8 processes at once, 3 shards": (lambda f: harness.crowd(f, items=60, shards=3), "60 items"),
     "8 processes at once, packing": (lambda f: harness.crowd(f, items=60, more=PACKED), "60 items"),
     "8 processes at once, overwriting": (lambda f: harness.crowd(f, items=60, more=("--overwrite",)), "60 items"),
-    "ENOSPC, EIO at each write, fsync, rename, mkdir": (lambda f: harness.faults(f, None, items=2), "once and for good"),
+    "ENOSPC, EIO at each write, fsync, rename, mkdir": (
+        lambda f: harness.faults(f, None, items=2),
+        "once and for good",
+    ),
     "the same for shards": (lambda f: harness.faults(f, 60, items=2, more=PACKED), "once and for good"),
     "a disk of 2 MiB": (harness.full_disk, "24 items"),
     "damaged images among good ones": (lambda f: harness.fuzz(f, 300), "300 images"),
@@ -35,8 +41,11 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def main() -> int:
-    results, wrong = {}, 0
+    words = " ".join(sys.argv[1:])
+    results, wrong = (saved("stress") if words else {}), 0
     for name, (work, count) in CASES.items():
+        if words not in name:
+            continue
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             found = work(Path(folder))

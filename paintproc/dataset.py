@@ -143,9 +143,9 @@ def begin_dataset(folder: Path, facts: Mapping[str, Any]) -> None:
     if judge_dataset(folder, facts) == "absent":
         try:
             _write(folder / SUMMARY, _json(_begun(facts)), replace=False)
-        except OutputError:
-            # another process may have been faster: its words are judged like an older run's
-            if judge_dataset(folder, facts) == "absent":
+        except OutputError as error:
+            # where another process was faster its words are judged like an older run's
+            if not isinstance(error.__cause__, FileExistsError) or judge_dataset(folder, facts) == "absent":
                 raise
 
 

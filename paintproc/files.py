@@ -33,10 +33,10 @@ def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if tidy:
             remove_dead_scratch(target.parent, _stem(target))
-        scratch = _scratch(target)
-        scratch.mkdir()
+    scratch = _scratch(target)
     try:
         with plain_errors(target):
+            scratch.mkdir()
             yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -142,8 +142,10 @@ class _Worker:
 
 def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | None, parent: int) -> None:
     """The worker's life: one item after the other until the parent says nothing more."""
-    # Ctrl-C reaches the whole group: the parent decides; told to stop, a worker tidies up first
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # what is told to the whole group, as Ctrl-C is: the parent decides; told to stop by it, a worker tidies up first
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     _die_with(parent)
     if memory is not None:

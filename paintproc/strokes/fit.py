@@ -87,15 +87,9 @@ def fit(
     mean color. `progress` is called with the part of the work done. Equal arguments give equal
     strokes. ValueError where shapes do not fit.
     """
-    target = np.ascontiguousarray(target, np.float32)
-    if target.ndim != 3 or target.shape[2] != 3 or target.size == 0:
-        raise ValueError(f"a target is [height, width, 3], got shape {target.shape}")
-    if not (target.min() >= 0 and target.max() <= 1):
-        raise ValueError("a target lies in [0, 1]")
+    target = check_target(target, count)
     if canvas is not None and canvas.shape != target.shape:
         raise ValueError(f"the canvas is {canvas.shape}, the target {target.shape}")
-    if count < 0:
-        raise ValueError(f"the number of strokes is negative: {count}")
     ground = target.mean((0, 1)) if canvas is None else np.ascontiguousarray(canvas, np.float32)
     ground = np.clip(ground, 0, 1)
     random = np.random.Generator(np.random.Philox(seed))
@@ -113,6 +107,18 @@ def fit(
 
         painter.paint_level(k, level, int(births[k]), advance)
     return painter.strokes(tuple(level.stage for level in levels))
+
+
+def check_target(target: np.ndarray, count: int) -> np.ndarray:
+    """`target` as the kernels read it. ValueError unless it is [H, W, 3] in [0, 1] and `count` is not negative."""
+    target = np.ascontiguousarray(target, np.float32)
+    if target.ndim != 3 or target.shape[2] != 3 or target.size == 0:
+        raise ValueError(f"a target is [height, width, 3], got shape {target.shape}")
+    if not (target.min() >= 0 and target.max() <= 1):
+        raise ValueError("a target lies in [0, 1]")
+    if count < 0:
+        raise ValueError(f"the number of strokes is negative: {count}")
+    return target
 
 
 class _Painter:

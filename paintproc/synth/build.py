@@ -5,6 +5,7 @@ so in `parts/`; whoever finds that all inputs are accounted for writes the lists
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -48,6 +49,8 @@ from paintproc.synth.sources import Source, inputs_digest
 PARTS = "parts"
 ITEM_SECONDS = 900.0
 """After this time on one input its worker is taken to be stuck."""
+PATIENCE = 20
+"""Tenths of a second that another process has for giving a finished dataset its name."""
 LEAST_MEMORY = 3 << 30
 """Address space that a worker has at least."""
 
@@ -74,12 +77,12 @@ class Build:
     max_bad: int | None = None
     """How many inputs may fail before everything stops."""
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
         """Where the dataset grows: the output itself, or beside it, where it is to be packed or to replace another."""
         if self.layout == "folder" and not self.overwrite:
             return self.out
-        digest = hashlib.sha256(json.dumps(self.facts(), sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:8]
         target = resolved(self.out)
         return target.with_name(f".{target.name}.{digest}.building")
 
@@ -87,6 +90,7 @@ class Build:
         """The places of this process's inputs."""
         return range(self.shard[0], len(self.sources), self.shard[1])
 
+    @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """What the dataset holds, for its summary."""
         return {
@@ -130,11 +134,11 @@ def build_dataset(
         if packed is not None:
             _remove_building(build)
             return Report(packed, 0, 0, packed.get("failed", 0))
-        if build.layout == "shards" and judge_dataset(build.out, build.facts()) != "absent":
+        if build.layout == "shards" and judge_dataset(build.out, build.facts) != "absent":
             raise OutputError(f"{build.out} is a dataset folder.", "Choose --layout folder, or another --output.")
     if build.folder != build.out:
         tidy_beside(build.out)
-    begin_dataset(build.folder, build.facts())
+    begin_dataset(build.folder, build.facts)
     try:
         lines = _known(build.folder)
         todo = [place for place in build.own() if _open(build.folder, lines.get(place))]
@@ -158,7 +162,7 @@ def build_dataset(
 
 def _packed_counts(build: Build) -> dict[str, int] | None:
     """The counts of the output where that is finished and in shards; OutputError where one of them is missing."""
-    if judge_dataset(build.out, build.facts()) != "finished" or not (build.out / SHARDS).exists():
+    if judge_dataset(build.out, build.facts) != "finished" or not (build.out / SHARDS).exists():
         return None
     missing = missing_shard(build.out)
     if missing is not None:
@@ -167,10 +171,12 @@ def _packed_counts(build: Build) -> dict[str, int] | None:
 
 
 def _elsewhere(build: Build) -> dict[str, int] | None:
-    """The counts of the output where another process finished it."""
-    with contextlib.suppress(PaintprocError):
-        if judge_dataset(build.out, build.facts()) == "finished":
-            return read_summary(build.out)["counts"]
+    """The counts of the output where another process finished it, or is just about to."""
+    for _ in range(PATIENCE):
+        with contextlib.suppress(PaintprocError):
+            if judge_dataset(build.out, build.facts) == "finished":
+                return read_summary(build.out)["counts"]
+        time.sleep(0.1)
     return None
 
 
@@ -186,7 +192,7 @@ def _take(folder: Path, build: Build) -> None:
 
     OutputError where another process took that before, and this is one which was begun anew.
     """
-    finished = judge_dataset(folder, build.facts()) == "finished" and (folder / INPUTS).exists()
+    finished = judge_dataset(folder, build.facts) == "finished" and (folder / INPUTS).exists()
     splits = read_summary(folder)["splits"] if finished else {}
     if not finished or any(len(list(folder.glob(f"{split}/*/{RECORD}"))) != size for split, size in splits.items()):
         raise OutputError(f"{build.out} is being built by another process.", "Run the command again.")

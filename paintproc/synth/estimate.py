@@ -60,7 +60,7 @@ def estimate(build: "Build") -> dict[str, int | float]:
     InputError where none can be read.
     """
     if not build.overwrite:
-        judge_dataset(build.out, build.facts())
+        judge_dataset(build.out, build.facts)
     own = [build.sources[place] for place in build.own()]
     paintable = [source for source in own if not (source.skip or source.broken)]
     count = len(methods(build.config))

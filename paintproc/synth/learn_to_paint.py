@@ -17,7 +17,7 @@ import numpy as np
 from paintproc.config.plan import BLANK
 from paintproc.strokes import kernels
 from paintproc.strokes.changes import lay_alone, lay_in_turn
-from paintproc.strokes.fit import Adam, blur, contour_direction, draw, round_brush, shrink
+from paintproc.strokes.fit import Adam, blur, check_target, contour_direction, draw, round_brush, shrink
 from paintproc.strokes.rasterize import run, unpack
 from paintproc.strokes.values import Strokes
 
@@ -90,13 +90,7 @@ def learn_to_paint(
     `progress` is called after each step with the part of the strokes that are laid. Equal
     arguments give equal strokes. ValueError where shapes do not fit.
     """
-    target = np.ascontiguousarray(target, np.float32)
-    if target.ndim != 3 or target.shape[2] != 3 or target.size == 0:
-        raise ValueError(f"a target is [height, width, 3], got shape {target.shape}")
-    if not (target.min() >= 0 and target.max() <= 1):
-        raise ValueError("a target lies in [0, 1]")
-    if count < 0:
-        raise ValueError(f"the number of strokes is negative: {count}")
+    target = check_target(target, count)
     height, width = target.shape[:2]
     steps, down, across = plan_steps(count, height, width)
     random = np.random.Generator(np.random.Philox(seed))

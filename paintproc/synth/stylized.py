@@ -19,7 +19,7 @@ from paintproc.config.plan import BLANK
 from paintproc.strokes import kernels
 from paintproc.strokes.brushes import marker_brush, oil_brush
 from paintproc.strokes.changes import lay_in_turn
-from paintproc.strokes.fit import contour_direction
+from paintproc.strokes.fit import check_target, contour_direction
 from paintproc.strokes.rasterize import Texture, run, unpack
 from paintproc.strokes.values import Strokes
 from paintproc.synth.transport import SIDE, area_matrix, transport_gradient
@@ -104,13 +104,7 @@ def paint_stylized(
     out. `progress` is called with the part of the work done. Equal arguments give equal strokes.
     ValueError where shapes, ranges or names do not fit.
     """
-    target = np.ascontiguousarray(target, np.float32)
-    if target.ndim != 3 or target.shape[2] != 3 or target.size == 0:
-        raise ValueError(f"a target is [height, width, 3], got shape {target.shape}")
-    if not (target.min() >= 0 and target.max() <= 1):
-        raise ValueError("a target lies in [0, 1]")
-    if count < 0:
-        raise ValueError(f"the number of strokes is negative: {count}")
+    target = check_target(target, count)
     if brush not in MEDIA:
         raise ValueError(f"the brush is one of {', '.join(MEDIA)}, got {brush!r}")
     height, width = target.shape[:2]
