@@ -150,6 +150,11 @@ def build_dataset(
         own = {place: lines[place] for place in build.own()}
         check()
         counts = _finish(build, own)
+        if counts is None and build.layout == "shards":
+            # another process may have finished meanwhile: then what was written here since is of no use
+            counts = _packed_counts(build)
+            if counts is not None:
+                _remove_building(build)
     except (InputError, OutputError):
         # another process may have finished the same dataset meanwhile, and taken away the folder in which it grew
         finished = None if build.folder == build.out else _elsewhere(build)
@@ -182,8 +187,13 @@ def _elsewhere(build: Build) -> dict[str, int] | None:
 
 def _remove_building(build: Build) -> None:
     """Remove the folder in which a finished dataset grew, if nothing else is in it."""
-    with contextlib.suppress(OSError):
-        if build.folder != build.out and build.folder.is_dir() and find_foreign(build.folder) is None:
+    for _ in range(PATIENCE):
+        if build.folder == build.out or not build.folder.is_dir():
+            return
+        # another process may be removing it, too
+        with contextlib.suppress(OSError):
+            if find_foreign(build.folder) is not None:
+                return
             shutil.rmtree(build.folder, ignore_errors=True)
 
 
