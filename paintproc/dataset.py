@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from paintproc.errors import InputError, OutputError
-from paintproc.files import ENDING, plain_errors, remove_dead_scratch, whole_file, whole_folder
+from paintproc.files import ENDING, discard, plain_errors, remove_dead_scratch, whole_file, whole_folder
 from paintproc.media import load_picture, save_png
 from paintproc.sequence import RECORD, PaintingSequence, differences, read_record, write_record
 from paintproc.strokes.values import load_strokes, strokes_to_bytes
@@ -152,10 +152,7 @@ def begin_dataset(folder: Path, facts: Mapping[str, Any]) -> None:
 def drop_unfinished(folder: Path) -> None:
     """Remove all unfinished work in a dataset folder, also of living processes: it was taken away from them."""
     for path in (path for part in (folder, *(folder / split for split in SPLITS)) for path in part.glob(f".*{ENDING}")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        discard(path)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -176,7 +173,7 @@ def find_foreign(folder: Path) -> str | None:
     """The first path below a folder that is no part of a dataset, of unfinished work on one, or of its shards."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if any(_unfinished(part) for part in (path, *path.parents)):
+        if any(_unfinished(Path(part)) for part in name.split("/")):
             continue
         place = OURS.fullmatch(name)
         ours = place is not None and not path.is_symlink()

@@ -131,11 +131,15 @@ def remove_dead_scratch(folder: Path, stem: str = ".") -> None:
         return
     for path in folder.iterdir():
         if path.name.startswith(stem) and path.name.endswith(ENDING) and _dead(path):
-            # another process may be removing it too
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            discard(path)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; another process may be removing it, too."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def move_folder(source: Path, target: Path, check: Callable[[Path], None]) -> None:

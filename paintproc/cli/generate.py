@@ -1,7 +1,6 @@
 """`paintproc generate`: from a picture to the canvases that lead to it."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,13 +132,13 @@ def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool) -> None
 def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
     """The same in several processes; lines on stdout come as pictures are finished."""
     from paintproc.jobs import run_jobs
-    from paintproc.strokes.rasterize import thread_count
+    from paintproc.strokes.rasterize import threads_of_workers
 
     if any(task.source == STDIN for task in tasks):
         raise UsageError("Standard input goes with --workers 1.")
-    os.environ.setdefault("PAINTPROC_THREADS", str(max(1, thread_count() // workers)))
     running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
-    with contextlib.closing(running), console.progress_bar(f"painting {len(tasks)} pictures") as progress:
+    label = f"painting {len(tasks)} pictures"
+    with threads_of_workers(workers), contextlib.closing(running), console.progress_bar(label) as progress:
         for done, outcome in enumerate(running, 1):
             if outcome.exit_code:
                 source, text = outcome.item.source, outcome.error

@@ -257,8 +257,7 @@ def _run(
     if dry_run:
         _say_estimate(build, json)
         return
-    label = f"painting {len(range(how['shard'][0], len(sources), how['shard'][1]))} pictures"
-    with console.progress_bar(label) as progress:
+    with console.progress_bar(f"painting {len(build.own())} pictures") as progress:
         report = build_dataset(
             build, progress=progress, check=check_stopped, complain=lambda text: console.complain(f"paintproc: {text}")
         )

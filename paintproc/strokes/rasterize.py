@@ -1,8 +1,9 @@
 """`rasterize`: strokes to pixels, with gradients for everything but the order."""
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -236,6 +237,19 @@ def thread_count() -> int:
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     named = os.environ.get("PAINTPROC_THREADS", "")
     return max(1, min(available, int(named))) if named.isascii() and named.isdigit() else available
+
+
+@contextlib.contextmanager
+def threads_of_workers(workers: int) -> Iterator[None]:
+    """Workers that are started here draw each on its part of the processors; the bytes do not depend on it."""
+    wanted = {"PAINTPROC_THREADS": str(max(1, thread_count() // workers)), "OPENBLAS_NUM_THREADS": "1"}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Other ways to paint: the processes of published methods, on the strokes of this package."""
+"""Synthetic sequences: pictures turned into painting processes by the thousand."""

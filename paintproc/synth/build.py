@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ from paintproc.jobs import run_jobs
 from paintproc.scene.networks import Choice
 from paintproc.sequence import RECORD
 from paintproc.shards import SHARD_SIZE, SHARDS, missing_shard, pack_dataset
-from paintproc.strokes.rasterize import thread_count
+from paintproc.strokes.rasterize import threads_of_workers
 from paintproc.synth.estimate import check_space
 from paintproc.synth.items import Task, line_about, paint_in_worker
 from paintproc.synth.sequences import dataset_settings, needs_scene
@@ -237,7 +237,7 @@ def _paint_all(
     )
     lines: dict[int, dict[str, Any]] = {}
     bad = made = 0
-    with _threads_of_workers(build.workers), contextlib.closing(jobs):
+    with threads_of_workers(build.workers), contextlib.closing(jobs):
         for outcome in jobs:
             source = outcome.item.source
             if outcome.exit_code == OutputError.exit_code:
@@ -256,27 +256,17 @@ def _paint_all(
     return lines, made
 
 
-@contextlib.contextmanager
-def _threads_of_workers(workers: int) -> Iterator[None]:
-    """Workers that are started here draw each on its part of the processors; the bytes do not depend on it."""
-    wanted = {"PAINTPROC_THREADS": str(max(1, thread_count() // workers)), "OPENBLAS_NUM_THREADS": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-
-
 def _finish(build: Build, own: Mapping[int, dict[str, Any]]) -> dict[str, int] | None:
     """Say that this process's part is done; finish the dataset where it was the last. Its counts, if so."""
     if build.shard[1] > 1:
         _write_part(build, own)
     lines = _known(build.folder) | dict(own)
     # what another shard made, and is no longer there, that shard must make again
-    lines = {place: line for place, line in lines.items() if line["outcome"] != "done" or not _open(build.folder, line)}
+    lines = {
+        place: line
+        for place, line in lines.items()
+        if place in own or line["outcome"] != "done" or not _open(build.folder, line)
+    }
     if len(lines) < len(build.sources):
         return None
     inputs = [lines[place] for place in range(len(build.sources))]
