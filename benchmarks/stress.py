@@ -25,6 +25,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "8 processes at once": (lambda f: harness.crowd(f, items=60), "60 items"),
     "8 processes at once, 3 shards": (lambda f: harness.crowd(f, items=60, shards=3), "60 items"),
     "8 processes at once, packing": (lambda f: harness.crowd(f, items=60, more=PACKED), "60 items"),
+    "8 processes at once, 3 shards, packing": (lambda f: harness.crowd(f, items=60, shards=3, more=PACKED), "60 items"),
     "8 processes at once, overwriting": (lambda f: harness.crowd(f, items=60, more=("--overwrite",)), "60 items"),
     "ENOSPC, EIO at each write, fsync, rename, mkdir": (
         lambda f: harness.faults(f, None, items=2),

@@ -38,7 +38,7 @@ SPLITS = ("train", "validation")
 ITEM = re.compile("[0-9a-f]{16}")
 OURS = re.compile(
     r"(dataset\.json|(inputs|failures|shards)\.jsonl|parts(/[0-9]{5}-of-[0-9]{5}\.jsonl)?"
-    r"|(train|validation)(-[0-9]{5}\.tar|/metadata\.jsonl|(/[0-9a-f]{16}(/(?P<file>[^/]+))?)?))"
+    r"|(train|validation)(-[0-9]{5,}\.tar|/metadata\.jsonl|(/[0-9a-f]{16}(/(?P<file>[^/]+))?)?))"
 )
 """What lies in a dataset, by its path below it."""
 FAILURE = ("input", "error", "exit_code")

@@ -46,21 +46,30 @@ def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
 def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tidy: bool = True) -> Iterator[Path]:
     """A new folder to write into; it becomes `target` when the block ends well.
 
-    A `target` that holds something is only replaced where `replace` is given; that is called just
-    before and may raise to refuse. On any failure the target is what it was, and no unfinished
-    work is left. OutputError for what the file system refuses, before the block where possible.
+    A `target` that holds something is only replaced where `replace` is given; that is called before
+    the block and again just before replacing, and may raise to refuse. On any failure the target is what it was, and
+    no unfinished work is left. OutputError for what the file system refuses, before the block where possible.
     """
     target = resolved(target)
+
+    def held() -> bool:
+        """Whether the target is there, and may be replaced."""
+        if not target.is_dir() or not any(target.iterdir()):
+            return False
+        if replace is None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        replace()
+        return True
+
+    with plain_errors(target):
+        held()
     with scratch_folder(target, tidy=tidy) as scratch:
         yield scratch
         for folder, _, names in os.walk(scratch):
             for name in names:
                 _sync(Path(folder, name))
             _sync(Path(folder))
-        if target.is_dir() and any(target.iterdir()):
-            if replace is None:
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-            replace()
+        if held():
             _exchange(scratch, target)
         else:
             scratch.rename(target)

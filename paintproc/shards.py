@@ -84,14 +84,21 @@ def missing_shard(packed: Path) -> str | None:
     return None
 
 
-def unpack_dataset(packed: Path, out: Path, progress: Callable[[float], None] = lambda done: None) -> None:
+def unpack_dataset(
+    packed: Path,
+    out: Path,
+    progress: Callable[[float], None] = lambda done: None,
+    *,
+    replace: Callable[[], None] | None = None,
+) -> None:
     """Write packed sequences as the new dataset folder `out`, byte for byte what was packed.
 
-    InputError where a shard is missing, changed, or holds anything but sequences.
+    InputError where a shard is missing, changed, or holds anything but sequences; OutputError where `out` exists,
+    unless `replace` (called before, it may raise to refuse) is given.
     """
     summary = read_summary(packed)
     listed = read_shards(packed)
-    with whole_folder(out) as scratch:
+    with whole_folder(out, replace=replace) as scratch:
         for place, line in enumerate(listed):
             path = packed / line["name"]
             if not path.is_file() or file_digest(path) != line["sha256"]:
@@ -119,7 +126,7 @@ def read_shards(packed: Path) -> list[dict[str, Any]]:
     """The list of shards. InputError where it is damaged, or names a file elsewhere."""
     try:
         listed = [json.loads(line) for line in read_lines(packed / SHARDS)]
-        if any(not re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5}}\.tar", line["name"]) for line in listed):
+        if any(not re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5,}}\.tar", line["name"]) for line in listed):
             raise ValueError("it names another file than a shard")
         if any(not isinstance(line["sha256"], str) or not isinstance(line["bytes"], int) for line in listed):
             raise ValueError("a sha256 or a size is none")

@@ -45,9 +45,13 @@ def test_members_are_grouped_as_webdataset_reads_them(dataset, tmp_path):  # noq
 def test_an_output_that_exists_is_left_alone(dataset, tmp_path):  # noqa: F811
     pack_dataset(dataset, tmp_path / "packed", SIZE)
     before = contents(tmp_path / "packed")
+    done = []
     with pytest.raises(OutputError, match="exists already"):
-        pack_dataset(dataset, tmp_path / "packed")
+        pack_dataset(dataset, tmp_path / "packed", SIZE, done.append)
+    with pytest.raises(OutputError, match="exists already"):
+        unpack_dataset(tmp_path / "packed", dataset, done.append)
     assert contents(tmp_path / "packed") == before
+    assert not done, "that is said before any work is done"
 
 
 @pytest.mark.parametrize("place", [0, 700, -1500])

@@ -223,6 +223,13 @@ def test_packed_unpacked_verified(paintproc, tmp_path, inputs):
     shards = paintproc("synth", "layers", "in", "-o", "shards", *SMALL, "--layout", "shards")
     assert shards.returncode == 0 and tree(tmp_path / "shards") == tree(tmp_path / "packed")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "in", "out", "packed", "shards"]
+    (tmp_path / "again" / "inputs.jsonl").unlink()
+    for words in (("pack", "out", "-o", "packed"), ("unpack", "packed", "-o", "again")):
+        assert paintproc("synth", *words).returncode == 7
+        assert paintproc("synth", *words, "--overwrite").returncode == 0
+    assert tree(tmp_path / "shards") == tree(tmp_path / "packed") and tree(tmp_path / "again") == tree(tmp_path / "out")
+    refused = paintproc("synth", "pack", "out", "-o", "in", "--overwrite")
+    assert refused.returncode == 7 and "no dataset; it is never overwritten" in refused.stderr
     again = paintproc("synth", "layers", "in", "-o", "shards", *SMALL, "--layout", "shards")
     assert again.returncode == 0 and "complete already" in again.stderr
     mixed = paintproc("synth", "layers", "in", "-o", "out", *SMALL, "--layout", "shards")
@@ -406,7 +413,9 @@ def test_nothing_else_is_removed(paintproc, tmp_path, inputs):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS, "--layout", "shards", "--time-limit", 0)
     paintproc(*common)
     (growing,) = tmp_path.glob(".out.*.building")
-    paintproc(*common[:-2])
+    others = paintproc(*common[:-2], "--seed", 5, "--time-limit", 0).stderr
+    assert f"{growing} holds an unfinished dataset of other settings" in " ".join(others.split())
+    assert "of other settings" in paintproc(*common[:-2]).stderr
     assert not growing.exists()
     growing.mkdir()
     (growing / "letter.txt").write_text("dear")

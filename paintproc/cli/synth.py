@@ -159,6 +159,7 @@ def pack(
     dataset: Folder,
     output: Out,
     shard_size: ShardSize = 1024,
+    overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -168,10 +169,12 @@ def pack(
     Example: paintproc synth pack dataset -o packed
     """
     with manners(verbose, quiet):
+        from paintproc.dataset import refuse_foreign
         from paintproc.shards import pack_dataset
 
+        replace = (lambda: refuse_foreign(output)) if overwrite else None
         with console.progress_bar(f"packing {dataset.name}") as progress:
-            listed = pack_dataset(dataset, output, shard_size << 20, _watched(progress))
+            listed = pack_dataset(dataset, output, shard_size << 20, _watched(progress), replace=replace)
         if json:
             for line in listed:
                 print_result(encoder.dumps(line | {"output": str(output)}))
@@ -180,16 +183,25 @@ def pack(
 
 
 @app.command("unpack")
-def unpack(packed: Packed, output: Out, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def unpack(
+    packed: Packed,
+    output: Out,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Write WebDataset tars as the dataset folder they were packed from, byte for byte.
 
     Example: paintproc synth unpack packed -o dataset
     """
     with manners(verbose, quiet):
+        from paintproc.dataset import refuse_foreign
         from paintproc.shards import unpack_dataset
 
+        replace = (lambda: refuse_foreign(output)) if overwrite else None
         with console.progress_bar(f"unpacking {packed.name}") as progress:
-            unpack_dataset(packed, output, _watched(progress))
+            unpack_dataset(packed, output, _watched(progress), replace=replace)
         print_result(encoder.dumps({"output": str(output)}) if json else str(output))
 
 
@@ -311,10 +323,6 @@ def _spelled(counts: dict[str, int]) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -6,6 +6,7 @@ so in `parts/`; whoever finds that all inputs are accounted for writes the lists
 
 import contextlib
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -83,8 +84,13 @@ class Build:
         if self.layout == "folder" and not self.overwrite:
             return self.out
         digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:8]
+        return resolved(self.out).with_name(f".{resolved(self.out).name}.{digest}.building")
+
+    def abandoned(self) -> list[Path]:
+        """Folders in which datasets of other settings grew beside the same output, and were not finished."""
         target = resolved(self.out)
-        return target.with_name(f".{target.name}.{digest}.building")
+        beside = sorted(target.parent.glob(f".{glob.escape(target.name)}.*.building"))
+        return [path for path in beside if path != self.folder]
 
     def own(self) -> range:
         """The places of this process's inputs."""
@@ -123,9 +129,9 @@ def build_dataset(
 ) -> Report:
     """Build a dataset, or go on with it.
 
-    `progress` is told the part of the work done, `complain` what failed; `check` is called often and may raise to
-    stop. OutputError where the output cannot be written or holds something else, PartialError after more than
-    `max_bad` failures, Interrupted at the time limit.
+    `progress` is told the part of the work done, `complain` what failed or lies about; `check` is called often and may
+    raise to stop. OutputError where the output cannot be written or holds something else, PartialError after more
+    than `max_bad` failures, Interrupted at the time limit.
     """
     if build.overwrite:
         refuse_foreign(build.out)
@@ -138,6 +144,8 @@ def build_dataset(
             raise OutputError(f"{build.out} is a dataset folder.", "Choose --layout folder, or another --output.")
     if build.folder != build.out:
         tidy_beside(build.out)
+        for path in build.abandoned():
+            complain(f"{path} holds an unfinished dataset of other settings; remove it if nobody goes on with it.")
     begin_dataset(build.folder, build.facts)
     try:
         lines = _known(build.folder)
