@@ -14,7 +14,7 @@ types:
 	.venv/bin/mypy
 
 test:
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist worksteal
 
 fix:
 	.venv/bin/ruff check --fix .
