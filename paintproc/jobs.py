@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -170,6 +171,8 @@ def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | Non
 
 def _leave(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # code that calls back into Python would print this, and go on until it is killed
+    sys.unraisablehook = lambda what: None
     raise SystemExit(75)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -309,6 +310,30 @@ def test_signals_leave_nothing_half_written(tmp_path, number, code, delay):
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert [p.name for p in tmp_path.iterdir()] == ["noise.png"]
+
+
+def test_a_signal_that_a_callback_swallows_is_said_once():
+    code = """if True:
+        import ctypes, os, signal
+        import typer
+        from paintproc.cli.options import check_stopped, manners
+
+        def signalled():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        try:
+            with manners(verbose=False, quiet=False):
+                ctypes.CFUNCTYPE(None)(signalled)()
+                print("swallowed", flush=True)
+                ctypes.CFUNCTYPE(None)(lambda: 1 / 0)()
+                check_stopped()
+        except typer.Exit as end:
+            raise SystemExit(end.exit_code)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (75, "swallowed\n")
+    assert done.stderr.count("Stopped by SIGTERM") == 1 and done.stderr.count("Traceback") == 1
+    assert "ZeroDivisionError" in done.stderr and "Interrupted" not in done.stderr
 
 
 def test_a_closed_pipe_is_no_error(small_file):

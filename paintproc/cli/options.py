@@ -143,7 +143,7 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
 
 _stopped: list[BaseException] = []
 """The signal that came, in case its exception is swallowed: code that calls back into Python,
-as the kernels' compiler does while it loads, prints exceptions and goes on."""
+as the kernels' compiler does while it loads, gives exceptions to `sys.unraisablehook` and goes on."""
 
 
 def _on_signals(action: Any) -> None:
@@ -155,10 +155,17 @@ def _on_signals(action: Any) -> None:
 def _stop(number: int, _: Any) -> None:
     # tidying up is not to be interrupted
     _on_signals(signal.SIG_IGN)
+    sys.unraisablehook = _swallowed
     name = signal.Signals(number).name
     text = f"Stopped by {name}; what was finished is kept. Run the same command again to go on."
     _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(text))
     raise _stopped[0]
+
+
+def _swallowed(what: Any) -> None:
+    """The signal is said when it is raised again; anything else is printed."""
+    if what.exc_value not in _stopped:
+        sys.__unraisablehook__(what)
 
 
 def _ended(stop: BaseException) -> typer.Exit:
