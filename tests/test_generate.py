@@ -336,6 +336,25 @@ def test_a_signal_that_a_callback_swallows_is_said_once():
     assert "ZeroDivisionError" in done.stderr and "Interrupted" not in done.stderr
 
 
+def test_a_signal_waits_until_a_module_is_loaded(tmp_path):
+    (tmp_path / "loaded.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.1)\nprint('whole', flush=True)"
+    )
+    code = """if True:
+        import time, typer
+        from paintproc.cli.options import manners
+        try:
+            with manners(verbose=False, quiet=False):
+                import loaded
+                time.sleep(60)
+        except typer.Exit as end:
+            raise SystemExit(end.exit_code)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=30)
+    assert (done.returncode, done.stdout) == (75, "whole\n")
+    assert "Traceback" not in done.stderr and "Stopped by SIGTERM" in done.stderr
+
+
 def test_a_closed_pipe_is_no_error(small_file):
     reader, writer = os.pipe()
     os.close(reader)

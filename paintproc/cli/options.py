@@ -11,6 +11,7 @@ import traceback
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,8 @@ from paintproc.config.settings import field_types, option, read_settings_file
 from paintproc.errors import Interrupted, OutputError, PaintprocError
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+LOADERS = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlite"}
+"""Packages that run while compiled code is loaded."""
 
 Output = Annotated[
     Path | None,
@@ -114,6 +117,7 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
         sys.stdout.flush()
         # what is done is done: from here on the interpreter leaves, and would die of a signal
         _on_signals(signal.SIG_IGN)
+        _try_again(0)
     except PaintprocError as error:
         if verbose:
             traceback.print_exc()
@@ -152,14 +156,34 @@ def _on_signals(action: Any) -> None:
             signal.signal(getattr(signal, name), action)
 
 
-def _stop(number: int, _: Any) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     # tidying up is not to be interrupted
     _on_signals(signal.SIG_IGN)
     sys.unraisablehook = _swallowed
     name = signal.Signals(number).name
     text = f"Stopped by {name}; what was finished is kept. Run the same command again to go on."
     _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(text))
-    raise _stopped[0]
+    _raise_or_wait(0, frame)
+
+
+def _raise_or_wait(_: int, frame: FrameType | None) -> None:
+    """Raise what the signal means: at once, or where the process loads compiled code, which an exception may crash, as
+    soon as it has.
+    """
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in LOADERS:
+            _try_again(0.02)
+            return
+        frame = frame.f_back
+    check_stopped()
+
+
+def _try_again(seconds: float) -> None:
+    """Look in a while whether the signal can be raised now; 0: no more. `check_stopped` does that, too."""
+    if hasattr(signal, "setitimer"):
+        if seconds:
+            signal.signal(signal.SIGALRM, _raise_or_wait)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _swallowed(what: Any) -> None:
@@ -180,6 +204,7 @@ def _ended(stop: BaseException) -> typer.Exit:
 def check_stopped() -> None:
     """Raise what a signal raised before; called now and then, and before an output appears."""
     if _stopped:
+        _try_again(0)
         raise _stopped[0]
 
 
