@@ -13,8 +13,8 @@ import numpy as np
 from common import ROOT, as_float, save, seconds, shrunk
 
 from paintproc.strokes.fit import fit
+from paintproc.strokes.ops.reference import rasterize_slowly
 from paintproc.strokes.rasterize import rasterize, squared_error_gradients
-from paintproc.strokes.reference import rasterize_slowly
 
 
 def milliseconds(work, repeats: int = 31) -> float:

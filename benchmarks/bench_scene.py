@@ -24,17 +24,17 @@ from common import pictures, save
 
 from paintproc.config.plan import read_plan
 from paintproc.scene.find import find_scene
-from paintproc.scene.networks import Choice, look
+from paintproc.scene.networks import SceneNetworks, observe
 from paintproc.scene.values import Scene
 from paintproc.weights.store import weights_folder
 
 WEIGHTS = weights_folder()
 METHODS = {
-    "builtin": Choice(),
-    "mobile-sam": Choice("mobile-sam", folder=WEIGHTS),
-    "sam2-tiny": Choice("sam2-tiny", folder=WEIGHTS),
-    "mobile-sam + fastdepth": Choice("mobile-sam", "fastdepth", folder=WEIGHTS),
-    "mobile-sam + fastdepth, fully trusted": Choice("mobile-sam", "fastdepth", folder=WEIGHTS),
+    "builtin": SceneNetworks(),
+    "mobile-sam": SceneNetworks("mobile-sam", folder=WEIGHTS),
+    "sam2-tiny": SceneNetworks("sam2-tiny", folder=WEIGHTS),
+    "mobile-sam + fastdepth": SceneNetworks("mobile-sam", "fastdepth", folder=WEIGHTS),
+    "mobile-sam + fastdepth, fully trusted": SceneNetworks("mobile-sam", "fastdepth", folder=WEIGHTS),
 }
 TIMED = 6
 POINTS = json.loads(Path(__file__).with_name("scene_points.json").read_text())["paintings"]
@@ -60,14 +60,14 @@ def judge(scene: Scene, levels: list) -> dict[str, list[bool]]:
     return found
 
 
-def measure(targets: dict[str, np.ndarray], choice: Choice, plan: bool, trusted: bool) -> dict:
+def measure(targets: dict[str, np.ndarray], choice: SceneNetworks, plan: bool, trusted: bool) -> dict:
     pairs: dict[str, list[bool]] = {"together": [], "apart": [], "order": []}
     counts, judged = [], []
     for index, (name, target) in enumerate(targets.items()):
-        sight = look(target, choice)
-        if trusted and sight is not None:
-            sight = dataclasses.replace(sight, trust=1.0)
-        scene = find_scene(target, sight)
+        observation = observe(target, choice)
+        if trusted and observation is not None:
+            observation = dataclasses.replace(observation, trust=1.0)
+        scene = find_scene(target, observation)
         counts.append(len(scene))
         for kind, values in judge(scene, POINTS[name]).items():
             pairs[kind] += values
@@ -83,14 +83,14 @@ def measure(targets: dict[str, np.ndarray], choice: Choice, plan: bool, trusted:
     return result | {"pairs": {kind: len(values) for kind, values in pairs.items()}}
 
 
-def timed(targets: list[np.ndarray], choice: Choice) -> list[float]:
+def timed(targets: list[np.ndarray], choice: SceneNetworks) -> list[float]:
     """Seconds a picture where nothing is kept from before; the networks are loaded already."""
     home, seconds = os.environ.get("XDG_CACHE_HOME"), []
     with tempfile.TemporaryDirectory() as empty:
         os.environ["XDG_CACHE_HOME"] = empty
         for target in [np.zeros_like(targets[0]), *targets]:
             begun = time.perf_counter()
-            find_scene(target, look(target, choice))
+            find_scene(target, observe(target, choice))
             seconds.append(time.perf_counter() - begun)
     os.environ.pop("XDG_CACHE_HOME")
     if home:

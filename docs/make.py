@@ -264,7 +264,7 @@ def scenes() -> None:
 
     from paintproc.media import load_picture
     from paintproc.scene.find import find_scene
-    from paintproc.scene.networks import Choice, look
+    from paintproc.scene.networks import SceneNetworks, observe
     from paintproc.scene.picture import scene_picture
     from paintproc.weights.manifest import named
     from paintproc.weights.store import state, weights_folder
@@ -274,7 +274,7 @@ def scenes() -> None:
         return
     for path in sorted((ROOT / "examples").glob("*.jpg")):
         picture = load_picture(path, max_side=512).pixels
-        found = [find_scene(picture), find_scene(picture, look(picture, Choice("mobile-sam")))]
+        found = [find_scene(picture), find_scene(picture, observe(picture, SceneNetworks("mobile-sam")))]
         pair = [scene_picture(picture, scene)[:, : picture.shape[1]] for scene in found]
         image = Image.fromarray(np.concatenate(pair, 1))
         image.thumbnail((900, 900), Image.Resampling.LANCZOS)

@@ -9,8 +9,8 @@ from test_rasterize import BRISTLES, ROUND, random_strokes
 
 from paintproc.config.plan import BLANK
 from paintproc.media import load_picture
-from paintproc.strokes.changes import error_changes, lay_alone
 from paintproc.strokes.fit import draw, round_brush
+from paintproc.strokes.ops.in_turn import error_changes, lay_alone
 from paintproc.strokes.rasterize import Texture, pack, rasterize, squared_error_gradients
 from paintproc.strokes.values import Strokes
 from paintproc.synth.learn_to_paint import (

@@ -20,9 +20,9 @@ from paintproc.scene import networks, segment
 from paintproc.scene.find import find_scene
 from paintproc.scene.inpaint import LARGEST_HOLE, fill_with_migan
 from paintproc.scene.layers import fill
-from paintproc.scene.networks import Choice, choose, find_device, look
+from paintproc.scene.networks import SceneNetworks, choose_networks, find_device, observe
 from paintproc.scene.regions import MOST_WITH_MASKS, pieces, superpixels
-from paintproc.scene.values import Sight
+from paintproc.scene.values import Observation
 from paintproc.weights.manifest import named
 
 CHECKS = os.environ.get("PAINTPROC_CHECKS")
@@ -46,9 +46,9 @@ def figure() -> tuple[np.ndarray, np.ndarray]:
     return np.clip(picture + random.normal(0, 4, picture.shape), 0, 255).astype(np.uint8), mask
 
 
-def sight(*masks: np.ndarray, depth: np.ndarray | None = None, trust: float = 0.0) -> Sight:
+def observation(*masks: np.ndarray, depth: np.ndarray | None = None, trust: float = 0.0) -> Observation:
     shape = (len(masks), *figure()[1].shape)
-    return Sight(np.array(masks, bool).reshape(shape), np.ones(len(masks)), depth, trust, "test")
+    return Observation(np.array(masks, bool).reshape(shape), np.ones(len(masks)), depth, trust, "test")
 
 
 def regions_under(scene, mask):
@@ -59,7 +59,7 @@ class TestMasks:
     def test_what_one_mask_holds_is_one_region(self):
         picture, mask = figure()
         assert len(regions_under(find_scene(picture), _inner(mask))) > 1
-        scene = find_scene(picture, sight(mask))
+        scene = find_scene(picture, observation(mask))
         assert len(regions_under(scene, _inner(mask))) == 1
         assert scene.method == "test"
 
@@ -67,20 +67,20 @@ class TestMasks:
         flat = np.clip(np.random.default_rng(1).normal(120, 3, (168, 224, 3)), 0, 255).astype(np.uint8)
         mask = np.zeros((168, 224), bool)
         mask[52:122, 70:157] = True
-        scene = find_scene(flat, sight(mask))
+        scene = find_scene(flat, observation(mask))
         assert regions_under(scene, _inner(mask)).isdisjoint(regions_under(scene, ~_outer(mask)))
 
     def test_parts_in_a_thing_stay_within_it(self):
         picture, mask = figure()
         head, coat = mask.copy(), mask.copy()
         head[79:], coat[:79] = False, False
-        scene = find_scene(picture, sight(mask, head, coat))
+        scene = find_scene(picture, observation(mask, head, coat))
         assert len(regions_under(scene, _inner(mask))) == 1
         assert len(set(scene.parts[_inner(mask)].tolist())) > 1
 
     def test_no_masks_is_the_built_in_scene(self):
         picture, _ = figure()
-        scene, plain = find_scene(picture, sight()), find_scene(picture)
+        scene, plain = find_scene(picture, observation()), find_scene(picture)
         assert np.array_equal(scene.parts, plain.parts)
         assert np.array_equal(scene.regions, plain.regions)
 
@@ -89,7 +89,7 @@ class TestMasks:
         random = np.random.default_rng(seed)
         picture = random.integers(0, 256, (70, 90, 3)).astype(np.uint8)
         masks = random.random((12, 70, 90)) < random.random((12, 1, 1))
-        scene = find_scene(picture, Sight(masks, random.random(12), None, 0.0, "test"))
+        scene = find_scene(picture, Observation(masks, random.random(12), None, 0.0, "test"))
         assert 1 <= len(scene) <= MOST_WITH_MASKS
 
     def test_pieces_lie_within_one_mask_and_one_superpixel(self):
@@ -109,7 +109,7 @@ class TestMasks:
         masks = random.random((12, 200, 220)) < 0.5
         begun = time.perf_counter()
         find_scene(
-            random.integers(0, 256, (200, 220, 3)).astype(np.uint8), Sight(masks, np.ones(12), None, 0.0, "test")
+            random.integers(0, 256, (200, 220, 3)).astype(np.uint8), Observation(masks, np.ones(12), None, 0.0, "test")
         )
         assert time.perf_counter() - begun < 5
 
@@ -120,21 +120,21 @@ class TestMasks:
         picture = np.where(man[..., None], (60, 40, 90), np.where(road[..., None], (170, 150, 110), (190, 210, 230)))
         noise = np.random.default_rng(2).normal(0, 4, picture.shape)
         picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
-        scene = find_scene(picture, sight(road & ~man, man))
+        scene = find_scene(picture, observation(road & ~man, man))
         (near,) = regions_under(scene, _inner(man))
         assert max(regions_under(scene, _inner(road & ~man))) < near
 
     def test_masks_of_nothing_and_of_everything_say_nothing(self):
         picture, mask = figure()
         empty, full = np.zeros_like(mask), np.ones_like(mask)
-        scene, more = find_scene(picture, sight(mask)), find_scene(picture, sight(mask, empty, full))
+        scene, more = find_scene(picture, observation(mask)), find_scene(picture, observation(mask, empty, full))
         assert np.array_equal(scene.regions, more.regions)
 
     def test_trusted_depth_decides_the_order(self):
         picture, mask = figure()
         near = np.where(mask, 1, 0).astype(np.float32)
         for depth, place in ((near, "last"), (1 - near, "first")):
-            scene = find_scene(picture, sight(mask, depth=depth, trust=1.0))
+            scene = find_scene(picture, observation(mask, depth=depth, trust=1.0))
             (own,) = regions_under(scene, _inner(mask))
             assert own == (len(scene) - 1 if place == "last" else 0)
 
@@ -156,14 +156,14 @@ class TestChoice:
         monkeypatch.setattr(networks, "state", lambda weight, folder: "here" if weight.name in names else "missing")
 
     def test_without_weights_auto_is_built_in(self, tmp_path):
-        assert str(choose("auto", folder=tmp_path)) == "builtin"
+        assert str(choose_networks("auto", folder=tmp_path)) == "builtin"
 
     def test_without_packages_auto_is_built_in(self, tmp_path, monkeypatch):
         self.at_hand(monkeypatch, "mobile-sam")
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        assert choose("auto", folder=tmp_path) == Choice()
+        assert choose_networks("auto", folder=tmp_path) == SceneNetworks()
         with pytest.raises(MissingError, match=r"torch, which is not installed.*pip install 'paintproc\[models\]'"):
-            choose("networks", folder=tmp_path)
+            choose_networks("networks", folder=tmp_path)
 
     @needs_models
     @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ class TestChoice:
     )
     def test_what_is_at_hand_is_taken(self, monkeypatch, tmp_path, scene, weights, chosen):
         self.at_hand(monkeypatch, *weights)
-        assert str(choose(scene, "cpu", tmp_path)) == chosen
+        assert str(choose_networks(scene, "cpu", tmp_path)) == chosen
 
     @needs_models
     def test_networks_without_weights_say_what_to_do(self, tmp_path):
         with pytest.raises(MissingError) as caught:
-            choose("networks", folder=tmp_path)
+            choose_networks("networks", folder=tmp_path)
         for words in ("mobile-sam", "41 MB", "paintproc weights get mobile-sam", str(tmp_path), "--scene builtin"):
             assert words in str(caught.value)
 
@@ -211,7 +211,7 @@ class TestChoice:
     def test_graphs_run_on_the_cpu(self, monkeypatch, tmp_path, weights, chosen):
         self.at_hand(monkeypatch, *weights)
         monkeypatch.setattr(networks, "find_device", lambda device: "cuda")
-        assert str(choose("auto", "auto", tmp_path)) == chosen
+        assert str(choose_networks("auto", "auto", tmp_path)) == chosen
 
     @needs_models
     @pytest.mark.parametrize("scene", ["auto", "networks"])
@@ -219,8 +219,8 @@ class TestChoice:
         (tmp_path / "mobile-sam").mkdir()
         (tmp_path / "mobile-sam" / "mobile_sam.safetensors").write_bytes(b"half a file")
         with pytest.raises(InputError, match=r"damaged.*weights get mobile-sam.*--scene builtin works without them"):
-            choose(scene, "cpu", tmp_path)
-        assert choose("builtin", "cpu", tmp_path) == Choice()
+            choose_networks(scene, "cpu", tmp_path)
+        assert choose_networks("builtin", "cpu", tmp_path) == SceneNetworks()
 
     @needs_models
     def test_a_torch_that_cannot_be_imported(self, monkeypatch, tmp_path):
@@ -230,7 +230,7 @@ class TestChoice:
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "torch", raising=False)
         with pytest.raises(MissingError, match="torch is installed and cannot be imported"):
-            choose("auto", "auto", tmp_path)
+            choose_networks("auto", "auto", tmp_path)
 
 
 class TestKept:
@@ -250,28 +250,28 @@ class TestKept:
 
     def test_a_picture_is_looked_at_once(self, counted):
         picture, _ = figure()
-        first, again = look(picture, Choice("mobile-sam")), look(picture, Choice("mobile-sam"))
+        first, again = observe(picture, SceneNetworks("mobile-sam")), observe(picture, SceneNetworks("mobile-sam"))
         assert counted == ["mobile-sam"]
         assert np.array_equal(first.masks, again.masks)
         assert np.array_equal(first.quality, again.quality)
         assert (again.depth, again.trust, again.method) == (None, 0.0, "mobile-sam")
         other = picture.copy()
         other[0, 0, 0] ^= 1
-        look(other, Choice("mobile-sam"))
-        look(picture, Choice("sam2-tiny"))
+        observe(other, SceneNetworks("mobile-sam"))
+        observe(picture, SceneNetworks("sam2-tiny"))
         assert counted == ["mobile-sam", "mobile-sam", "sam2-tiny"]
 
     def test_what_was_kept_and_is_damaged_is_looked_at_again(self, counted, tmp_path):
         picture, _ = figure()
-        look(picture, Choice("mobile-sam"))
+        observe(picture, SceneNetworks("mobile-sam"))
         (kept,) = tmp_path.rglob("*.npz")
         strange = io.BytesIO()
         np.savez(strange, shape=np.array([1, 9, 9]), masks=np.zeros(3, np.uint8), quality=np.zeros(2))
         for damage in (b"", b"PK\x03\x04", kept.read_bytes()[:-20], strange.getvalue()):
             kept.write_bytes(damage)
-            look(picture, Choice("mobile-sam"))
+            observe(picture, SceneNetworks("mobile-sam"))
         assert len(counted) == 5
-        look(picture, Choice("mobile-sam"))
+        observe(picture, SceneNetworks("mobile-sam"))
         assert len(counted) == 5
 
     def test_weights_are_read_before_a_network_is_asked(self, monkeypatch, tmp_path):
@@ -282,7 +282,7 @@ class TestKept:
         (tmp_path / "fastdepth").mkdir()
         (tmp_path / "fastdepth" / file.name).write_bytes(bytes(file.size))
         with pytest.raises(InputError, match="not as published"):
-            look(figure()[0], Choice(depth="fastdepth", folder=tmp_path))
+            observe(figure()[0], SceneNetworks(depth="fastdepth", folder=tmp_path))
         assert not list(tmp_path.rglob("*.npz"))
 
     @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ class TestKept:
 
         monkeypatch.setattr(segment, "segment", fail)
         with pytest.raises(DeviceError, match="Out of memory while networks looked"):
-            look(figure()[0], Choice("mobile-sam"))
+            observe(figure()[0], SceneNetworks("mobile-sam"))
 
     def test_other_errors_are_no_lack_of_memory(self, counted, monkeypatch):
         def fail(*_):
@@ -302,16 +302,16 @@ class TestKept:
 
         monkeypatch.setattr(segment, "segment", fail)
         with pytest.raises(RuntimeError, match="illegal"):
-            look(figure()[0], Choice("mobile-sam"))
+            observe(figure()[0], SceneNetworks("mobile-sam"))
 
     def test_a_cache_that_cannot_be_written_is_no_obstacle(self, counted, tmp_path, monkeypatch):
         (tmp_path / "paintproc").write_text("a file in the way")
-        look(figure()[0], Choice("mobile-sam"))
-        look(figure()[0], Choice("mobile-sam"))
+        observe(figure()[0], SceneNetworks("mobile-sam"))
+        observe(figure()[0], SceneNetworks("mobile-sam"))
         assert len(counted) == 2
 
     def test_nothing_chosen_is_nothing_seen(self):
-        assert look(figure()[0], Choice()) is None
+        assert observe(figure()[0], SceneNetworks()) is None
 
 
 class TestGenerate:
@@ -321,7 +321,7 @@ class TestGenerate:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         monkeypatch.setattr(networks, "_checked_files", lambda name, folder: [Path(name)])
         monkeypatch.setattr(segment, "segment", lambda *_: (figure()[1][None], np.array([0.9])))
-        return Choice("mobile-sam", behind="migan")
+        return SceneNetworks("mobile-sam", behind="migan")
 
     def test_what_saw_the_scene_is_recorded_and_fills_behind(self, stand_in, monkeypatch):
         from paintproc.process.generate import generate
@@ -333,7 +333,7 @@ class TestGenerate:
         assert sequence.info["scene"] == "mobile-sam + migan"
         assert set(filled) == {Path("migan")}
         assert len(regions_under(sequence.scene, _inner(figure()[1]))) == 1
-        plain = generate(figure()[0], GenerateConfig(strokes=80, num_frames=2), networks=Choice())
+        plain = generate(figure()[0], GenerateConfig(strokes=80, num_frames=2), networks=SceneNetworks())
         assert plain.info["scene"] == "builtin"
         assert not np.array_equal(plain.strokes.points, sequence.strokes.points)
 
@@ -343,8 +343,10 @@ class TestGenerate:
 
         picture = picture_from_pixels(figure()[0], None)
         one, same = GenerateConfig(), GenerateConfig(scene="networks", device="cpu")
-        assert identity(picture, None, one, Choice()) == identity(picture, None, same, Choice())
-        assert identity(picture, None, one, Choice()) != identity(picture, None, one, Choice("mobile-sam"))
+        assert identity(picture, None, one, SceneNetworks()) == identity(picture, None, same, SceneNetworks())
+        assert identity(picture, None, one, SceneNetworks()) != identity(
+            picture, None, one, SceneNetworks("mobile-sam")
+        )
 
 
 class TestCommand:
@@ -458,7 +460,7 @@ class TestWeights:
         monkeypatch.setattr(segment, "POINTS", 60)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         picture = np.array(Image.open(paintings / "famous" / "061.jpg"))
-        scene = find_scene(picture, look(picture, Choice("mobile-sam", folder=weights("mobile-sam"))))
+        scene = find_scene(picture, observe(picture, SceneNetworks("mobile-sam", folder=weights("mobile-sam"))))
         height, width = scene.regions.shape
         places = [(0.63, 0.27), (0.6, 0.4), (0.62, 0.65)]
         assert len({int(scene.regions[int(y * height), int(x * width)]) for x, y in places}) == 1

@@ -16,8 +16,8 @@ from paintproc.process.clock import stage_ends, stroke_ends, to_uint8, worked_on
 from paintproc.process.judge import judge
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
-from paintproc.strokes.changes import error_changes, lay_in_turn
 from paintproc.strokes.fit import fit
+from paintproc.strokes.ops.in_turn import error_changes, lay_in_turn
 from paintproc.strokes.rasterize import Texture, pack, rasterize, squared_error_gradients
 
 PLAN = read_plan(HUMAN)

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paintproc.strokes.brushes import ROUND
-from paintproc.strokes.kernels import OPAQUE
+from paintproc.strokes.ops.kernels import OPAQUE
+from paintproc.strokes.ops.reference import rasterize_slowly
 from paintproc.strokes.rasterize import rasterize, rasterize_gradients, squared_error_gradients
-from paintproc.strokes.reference import rasterize_slowly
 from paintproc.strokes.values import Strokes
 
 BRISTLES = np.random.default_rng(5).random((4, 6)).astype(np.float32)

@@ -66,7 +66,7 @@ def run_rasterize(environment: dict[str, str]) -> "subprocess.CompletedProcess[s
         "import numpy as np, paintproc, sys\n"
         "p = paintproc.rasterize(paintproc.Strokes(points=np.full((1, 3, 2), .5), radius=np.full((1, 2), .2),"
         " color=np.zeros((1, 2, 3)), alpha=np.ones((1, 2))), size=(32, 32))\n"
-        "from paintproc.strokes.compiling import cache_folder\n"
+        "from paintproc.strokes.ops.compiling import cache_folder\n"
         "print(p.mean() < 1, cache_folder())"
     )
     return subprocess.run(

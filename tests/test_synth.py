@@ -154,9 +154,9 @@ def test_what_decides_a_sequence_is_in_its_id(picture):
     def name(**settings):
         return sequence_id("ab" * 32, SynthStrokesConfig(**settings), "fit", networks)
 
-    from paintproc.scene.networks import Choice
+    from paintproc.scene.networks import SceneNetworks
 
-    networks = Choice()
+    networks = SceneNetworks()
     assert name() == name(method=("fit",)) == name(device="cpu")
     other = [name(size=100), name(strokes=7), name(num_frames=9), name(seed=1), name(shape="pad")]
     assert len({name(), *other}) == 6
@@ -481,11 +481,11 @@ def test_nothing_is_painted_with_torch(inputs, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from paintproc.synth.items import Task, paint_source\n"
-        "from paintproc.synth.sources import find_sources; from paintproc.scene.networks import Choice\n"
+        "from paintproc.synth.sources import find_sources; from paintproc.scene.networks import SceneNetworks\n"
         "from paintproc.config.synth import SynthStrokesConfig\n"
         "config = SynthStrokesConfig(size=64, strokes=20, num_frames=4)\n"
         "source = find_sources([sys.argv[1]])[0]\n"
-        "paint_source(Task(0, source, config, Choice(), Path(sys.argv[2])))\n"
+        "paint_source(Task(0, source, config, SceneNetworks(), Path(sys.argv[2])))\n"
         "import paintproc.cli.synth\n"
         "import paintproc.synth.build\n"
         "print([name for name in ('torch', 'torchvision', 'onnxruntime') if name in sys.modules])"

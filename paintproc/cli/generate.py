@@ -30,7 +30,7 @@ from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.media import Picture
-    from paintproc.scene.networks import Choice
+    from paintproc.scene.networks import SceneNetworks
 
 TIME_LIMIT = 3600.0
 """Seconds that one picture of a batch may take where several are painted at once."""
@@ -115,7 +115,7 @@ class _Task:
     source: str
     folder: Path
     config: GenerateConfig
-    networks: "Choice"
+    networks: "SceneNetworks"
     overwrite: bool
     as_json: bool
     quiet: bool
@@ -164,7 +164,7 @@ def _generate_one(
     folder: Path,
     canvas: str | None,
     config: GenerateConfig,
-    networks: "Choice",
+    networks: "SceneNetworks",
     overwrite: bool,
     as_json: bool,
 ) -> str:
@@ -201,11 +201,11 @@ def _generate_one(
     )
 
 
-def _networks(config: GenerateConfig, weights: Path | None) -> "Choice":
+def _networks(config: GenerateConfig, weights: Path | None) -> "SceneNetworks":
     """The networks that look at every picture; what is missing ends the command before any work."""
-    from paintproc.process.generate import scene_choice
+    from paintproc.process.generate import scene_networks
 
-    networks = scene_choice(config, weights)
+    networks = scene_networks(config, weights)
     if networks.names:
         console.say(f"Scenes are seen by {networks}.")
     return networks
@@ -224,14 +224,14 @@ def _paint(
     canvas: "Picture | None",
     folder: Path,
     config: GenerateConfig,
-    networks: "Choice",
+    networks: "SceneNetworks",
     name: str,
     guard: Callable[[], None],
 ) -> None:
     from paintproc.files import whole_folder
     from paintproc.process.folder import write_sequence
     from paintproc.process.generate import generate
-    from paintproc.strokes.compiling import announce_compilation
+    from paintproc.strokes.ops.compiling import announce_compilation
 
     announce_compilation(console.say)
     with whole_folder(folder, replace=guard) as scratch, console.progress_bar(f"painting {name}") as progress:

@@ -38,7 +38,7 @@ def command(
     from paintproc.files import whole_file
     from paintproc.process.generate import PROVENANCE
     from paintproc.process.render import render
-    from paintproc.strokes.compiling import announce_compilation
+    from paintproc.strokes.ops.compiling import announce_compilation
     from paintproc.strokes.values import load_strokes
 
     loaded = load_strokes(strokes)

@@ -247,8 +247,8 @@ def _run(
     import time
 
     from paintproc.cli.inputs import read_list
-    from paintproc.scene.networks import Choice, choose
-    from paintproc.strokes.compiling import announce_compilation
+    from paintproc.scene.networks import SceneNetworks, choose_networks
+    from paintproc.strokes.ops.compiling import announce_compilation
     from paintproc.strokes.rasterize import thread_count
     from paintproc.synth.build import Build, build_dataset
     from paintproc.synth.sequences import needs_scene
@@ -258,7 +258,7 @@ def _run(
         raise UsageError("--overwrite goes with one shard.", "Remove the dataset by hand.")
     begun = time.monotonic()
     sources = find_sources([*(inputs or []), *([] if images_from is None else read_list(images_from, null))])
-    networks = choose(config.scene, config.device, weights) if needs_scene(config) else Choice()
+    networks = choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
     if networks.names:
         console.say(f"Scenes are seen by {networks}.")
     how["workers"] = how["workers"] or thread_count()

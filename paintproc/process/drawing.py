@@ -5,7 +5,7 @@ import numpy as np
 
 from paintproc.config.plan import Drawing, Ground
 from paintproc.scene.values import Scene
-from paintproc.strokes.kernels import COLUMNS
+from paintproc.strokes.ops.kernels import COLUMNS
 
 UMBER = np.array([0.62, 0.54, 0.43], np.float32)
 """What the wash leans to: an earth color, as grounds often are."""

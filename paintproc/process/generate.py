@@ -16,7 +16,7 @@ from paintproc.process.captions import captions, name_regions, stages
 from paintproc.process.clock import canvases, even_changes, stage_ends
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
-from paintproc.scene.networks import Choice, choose, choose_filler, look, network_versions
+from paintproc.scene.networks import SceneNetworks, choose_filler, choose_networks, network_versions, observe
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.strokes.values import Strokes
@@ -33,7 +33,7 @@ def generate(
     config: GenerateConfig | None = None,
     *,
     canvas: Image | None = None,
-    networks: Choice | None = None,
+    networks: SceneNetworks | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> PaintingSequence:
     """Show how `image` could have been painted.
@@ -52,13 +52,13 @@ def generate(
     unit = target.astype(np.float32) / 255
     start = None if begun is None else _at_size(begun.pixels, height, width)
     count = config.stroke_count(height, width)
-    choice = scene_choice(config) if networks is None else networks
-    scene = find_scene(target, look(target, choice)) if needs_scene(config) else None
+    networks = scene_networks(config) if networks is None else networks
+    scene = find_scene(target, observe(target, networks)) if needs_scene(config) else None
     if plan is None or scene is None:
         strokes = fit(unit, count, canvas=start, seed=config.seed, progress=progress)
     else:
         names = name_regions(target, scene)
-        filler = choose_filler(choice)
+        filler = choose_filler(networks)
         strokes = paint(
             unit, count, plan, scene, canvas=start, names=names, filler=filler, seed=config.seed, progress=progress
         )
@@ -79,13 +79,13 @@ def generate(
         scene=scene,
         target=target,
         info={
-            **identity(picture, begun, config, choice),
+            **identity(picture, begun, config, networks),
             "settings": as_json(config),
             "method": plan.name if plan else FREE,
             "seed": config.seed,
             "strokes": len(strokes),
             "painted_end": {name: value if np.isfinite(value) else None for name, value in distances.items()},
-            "versions": package_versions() | (network_versions() if choice.names else {}),
+            "versions": package_versions() | (network_versions() if networks.names else {}),
             "provenance": PROVENANCE,
         },
     )
@@ -104,12 +104,14 @@ def needs_scene(config: GenerateConfig) -> bool:
     return config.plan != FREE or "scene" in config.format
 
 
-def scene_choice(config: GenerateConfig, weights: Path | None = None) -> Choice:
-    """The networks that `config` means here; none where no scene is needed. Errors of `choose`."""
-    return choose(config.scene, config.device, weights) if needs_scene(config) else Choice()
+def scene_networks(config: GenerateConfig, weights: Path | None = None) -> SceneNetworks:
+    """The networks that `config` means here; none where no scene is needed. Errors of `choose_networks`."""
+    return choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
 
 
-def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig, choice: Choice) -> dict[str, Any]:
+def identity(
+    picture: Picture, canvas: Picture | None, config: GenerateConfig, networks: SceneNetworks
+) -> dict[str, Any]:
     """What decides the result: the inputs, the settings, the networks with their device, the version."""
     settings = {name: value for name, value in as_json(config).items() if name not in ("scene", "device")}
     return {
@@ -119,7 +121,7 @@ def identity(picture: Picture, canvas: Picture | None, config: GenerateConfig, c
         "canvas": None if canvas is None else {"sha256": canvas.sha256},
         "settings": settings,
         "plan": None if config.plan == FREE else read_plan(config.plan).as_json(),
-        "scene": str(choice) if needs_scene(config) else None,
+        "scene": str(networks) if needs_scene(config) else None,
     }
 
 

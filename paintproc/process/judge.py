@@ -12,7 +12,7 @@ from paintproc.process.clock import canvases, stroke_ends, to_uint8
 from paintproc.process.drawing import wash_color
 from paintproc.scene.layers import find_layers
 from paintproc.scene.values import Scene
-from paintproc.strokes.changes import error_changes
+from paintproc.strokes.ops.in_turn import error_changes
 from paintproc.strokes.rasterize import rasterize
 from paintproc.strokes.values import Strokes
 

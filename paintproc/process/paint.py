@@ -18,10 +18,10 @@ from paintproc.process.drawing import draw_contours, wash, wash_color
 from paintproc.scene.layers import Filler, fill, find_layers
 from paintproc.scene.values import Scene
 from paintproc.strokes import fit as fitting
-from paintproc.strokes import kernels
 from paintproc.strokes.brushes import ROUND, dry_brush
-from paintproc.strokes.changes import error_changes, lay_in_turn
 from paintproc.strokes.fit import Adam, blur, seed_strokes, shrink
+from paintproc.strokes.ops import kernels
+from paintproc.strokes.ops.in_turn import error_changes, lay_in_turn
 from paintproc.strokes.rasterize import Texture, run, unpack
 from paintproc.strokes.values import Strokes
 

@@ -1,6 +1,6 @@
 """Which networks look at a picture, and what they saw, kept by content.
 
-`choose` says what `--scene` means with the weights at hand; `look` asks the networks.
+`choose_networks` says what `--scene` means with the weights at hand; `observe` asks the networks.
 """
 
 import functools
@@ -21,7 +21,7 @@ from paintproc.scene import depth as depths
 from paintproc.scene import segment as segments
 from paintproc.scene.layers import Filler, fill
 from paintproc.scene.running import first_line, plain_memory_errors
-from paintproc.scene.values import Sight
+from paintproc.scene.values import Observation
 from paintproc.weights.manifest import named
 from paintproc.weights.store import find_weights, missing, state, verify, weights_folder
 
@@ -43,7 +43,7 @@ Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
-class Choice:
+class SceneNetworks:
     """Networks by the names of their weights, None where the built-in way is taken; cpu or cuda[:n]; their folder."""
 
     segments: str | None = None
@@ -61,7 +61,9 @@ class Choice:
         return (" + ".join(self.names) or "builtin") + (" on cuda" if self.device != "cpu" else "")
 
 
-def choose(scene: Literal["auto", "builtin", "networks"], device: str = "auto", folder: Path | None = None) -> Choice:
+def choose_networks(
+    scene: Literal["auto", "builtin", "networks"], device: str = "auto", folder: Path | None = None
+) -> SceneNetworks:
     """What `--scene` means here.
 
     auto      segments by the best network at hand, order by Depth Anything where it is at hand; the
@@ -72,13 +74,13 @@ def choose(scene: Literal["auto", "builtin", "networks"], device: str = "auto", 
     InputError where weights are damaged, MissingError where torch is, DeviceError for a missing device.
     """
     if scene == "builtin":
-        return Choice()
+        return SceneNetworks()
     folder = weights_folder(folder)
     wanted = tuple(depths.TRUST) if scene == "networks" else TRUSTED_DEPTH
     at_hand = {name for name in (*SEGMENTERS["cpu"], *wanted) if _at_hand(name, folder)}
     lacking = lacking_packages()
     if scene == "auto" and (lacking or not at_hand):
-        return Choice()
+        return SceneNetworks()
     if lacking:
         raise MissingError(
             f"--scene networks needs {lacking[0]}, which is not installed.", f"Install it with: {EXTRA}; {INSTEAD} it."
@@ -89,34 +91,34 @@ def choose(scene: Literal["auto", "builtin", "networks"], device: str = "auto", 
     segmenter = next((name for name in SEGMENTERS[device.split(":")[0]] if name in at_hand), None)
     depth = next((name for name in wanted if name in at_hand), None)
     behind = "migan" if scene == "networks" and _at_hand("migan", folder) else None
-    choice = Choice(segmenter, depth, behind, device, folder)
-    return choice if set(choice.names) - set(ON_CPU) else Choice(segmenter, depth, behind, "cpu", folder)
+    networks = SceneNetworks(segmenter, depth, behind, device, folder)
+    return networks if set(networks.names) - set(ON_CPU) else SceneNetworks(segmenter, depth, behind, "cpu", folder)
 
 
-def look(picture: np.ndarray, choice: Choice) -> Sight | None:
+def observe(picture: np.ndarray, networks: SceneNetworks) -> Observation | None:
     """What the chosen networks see in `picture`, uint8 [H, W, 3]; None where none is chosen.
 
     Kept in the user's cache folder by picture and networks. Weights are checked byte by byte before
     a network is asked: MissingError, InputError. DeviceError where memory does not suffice.
     """
-    if choice.segments is None and choice.depth is None:
+    if networks.segments is None and networks.depth is None:
         return None
     masks, quality, depth, trust = np.zeros((0, 1, 1), bool), np.zeros(0), None, 0.0
     with plain_memory_errors():
-        if choice.segments:
-            masks, quality = _see_segments(picture, choice.segments, choice)
-        if choice.depth:
-            depth, trust = _see_depth(picture, choice.depth, choice), depths.TRUST[choice.depth]
-    return Sight(masks, quality, depth, trust, str(choice))
+        if networks.segments:
+            masks, quality = _see_segments(picture, networks.segments, networks)
+        if networks.depth:
+            depth, trust = _see_depth(picture, networks.depth, networks), depths.TRUST[networks.depth]
+    return Observation(masks, quality, depth, trust, str(networks))
 
 
-def choose_filler(choice: Choice) -> Filler:
+def choose_filler(networks: SceneNetworks) -> Filler:
     """What makes up the canvas behind nearer things."""
-    if choice.behind is None:
+    if networks.behind is None:
         return fill
     from paintproc.scene.inpaint import fill_with_migan
 
-    file = _checked_files(choice.behind, choice.folder)[0]
+    file = _checked_files(networks.behind, networks.folder)[0]
 
     def fill_behind(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
         with plain_memory_errors():
@@ -174,9 +176,9 @@ def _checked_files(name: str, folder: Path | None) -> list[Path]:
     return files
 
 
-def _see_segments(picture: np.ndarray, name: str, choice: Choice) -> tuple[np.ndarray, np.ndarray]:
+def _see_segments(picture: np.ndarray, name: str, networks: SceneNetworks) -> tuple[np.ndarray, np.ndarray]:
     def ask() -> dict[str, np.ndarray]:
-        masks, quality = segments.segment(picture, name, _checked_files(name, choice.folder), choice.device)
+        masks, quality = segments.segment(picture, name, _checked_files(name, networks.folder), networks.device)
         return {"shape": np.array(masks.shape), "masks": np.packbits(masks), "quality": quality}
 
     def read(seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -186,15 +188,15 @@ def _see_segments(picture: np.ndarray, name: str, choice: Choice) -> tuple[np.nd
             raise ValueError("not as many qualities as masks")
         return masks, seen["quality"]
 
-    return _kept(_place(picture, name, choice.device), ask, read)
+    return _kept(_place(picture, name, networks.device), ask, read)
 
 
-def _see_depth(picture: np.ndarray, name: str, choice: Choice) -> np.ndarray:
+def _see_depth(picture: np.ndarray, name: str, networks: SceneNetworks) -> np.ndarray:
     def ask() -> dict[str, np.ndarray]:
-        files = _checked_files(name, choice.folder)
-        return {"depth": depths.find_depth(picture, name, files, choice.device)}
+        files = _checked_files(name, networks.folder)
+        return {"depth": depths.find_depth(picture, name, files, networks.device)}
 
-    return _kept(_place(picture, name, choice.device), ask, lambda seen: seen["depth"])
+    return _kept(_place(picture, name, networks.device), ask, lambda seen: seen["depth"])
 
 
 def _kept(place: Path, ask: Callable[[], dict[str, np.ndarray]], read: Callable[[dict[str, np.ndarray]], Seen]) -> Seen:

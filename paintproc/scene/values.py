@@ -45,7 +45,7 @@ class Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class Observation:
     """What networks saw in a picture, at a size of their own.
 
     masks    bool [K, h, w]      things and parts of things; they overlap and nest

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paintproc.strokes import kernels
-from paintproc.strokes.compiling import kernel
+from paintproc.strokes.ops import kernels
+from paintproc.strokes.ops.compiling import kernel
 from paintproc.strokes.rasterize import Texture, run, unpack
 from paintproc.strokes.values import Strokes
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from paintproc.strokes import kernels
 from paintproc.strokes.brushes import ROUND
+from paintproc.strokes.ops import kernels
 from paintproc.strokes.values import Strokes
 
 Result = TypeVar("Result")

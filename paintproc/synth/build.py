@@ -38,7 +38,7 @@ from paintproc.dataset import (
 from paintproc.errors import InputError, Interrupted, OutputError, PaintprocError, PartialError
 from paintproc.files import move_folder, plain_errors, remove_dead_scratch, resolved, tidy_beside, whole_file
 from paintproc.jobs import run_jobs
-from paintproc.scene.networks import Choice
+from paintproc.scene.networks import SceneNetworks
 from paintproc.sequence import RECORD
 from paintproc.shards import SHARD_SIZE, SHARDS, missing_shard, pack_dataset
 from paintproc.strokes.rasterize import threads_of_workers
@@ -65,7 +65,7 @@ class Build:
     out: Path
     config: SynthConfig
     sources: Sequence[Source]
-    networks: Choice = field(default_factory=Choice)
+    networks: SceneNetworks = field(default_factory=SceneNetworks)
     layout: Layout = "folder"
     shard_size: int = SHARD_SIZE
     shard: tuple[int, int] = (0, 1)

@@ -10,7 +10,7 @@ from paintproc.dataset import split_of, whole_item, write_item
 from paintproc.errors import PaintprocError
 from paintproc.media import load_picture, shrink_picture
 from paintproc.scene.find import find_scene
-from paintproc.scene.networks import Choice, look
+from paintproc.scene.networks import SceneNetworks, observe
 from paintproc.strokes.rasterize import thread_count
 from paintproc.synth.sequences import (
     SMALLEST,
@@ -30,7 +30,7 @@ class Task:
     place: int
     source: Source
     config: SynthConfig
-    networks: Choice
+    networks: SceneNetworks
     folder: Path
 
 
@@ -57,7 +57,7 @@ def paint_source(task: Task) -> tuple[dict[str, Any], int]:
     left = [method for method in ids if whole_item(split / ids[method]) is None]
     if left:
         facts = {"source": source.name, **source.facts}
-        scene = find_scene(picture.pixels, look(picture.pixels, task.networks)) if needs_scene(config) else None
+        scene = find_scene(picture.pixels, observe(picture.pixels, task.networks)) if needs_scene(config) else None
         for method in left:
             write_item(task.folder, make_sequence(picture, config, method, task.networks, scene, facts))
     notes = {"notes": list(picture.notes)} if picture.notes else {}

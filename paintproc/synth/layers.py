@@ -14,8 +14,8 @@ import numpy as np
 from paintproc.config.plan import BLANK
 from paintproc.scene.layers import Filler, fill, find_layers
 from paintproc.scene.values import Scene
-from paintproc.strokes.changes import error_changes, lay_alone
 from paintproc.strokes.fit import LEVELS, fit
+from paintproc.strokes.ops.in_turn import error_changes, lay_alone
 from paintproc.strokes.rasterize import Texture, pack, rasterize
 from paintproc.strokes.values import Strokes, concatenate
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from paintproc.config.plan import BLANK
-from paintproc.strokes import kernels
-from paintproc.strokes.changes import lay_alone, lay_in_turn
 from paintproc.strokes.fit import Adam, blur, check_target, contour_direction, draw, round_brush, shrink
+from paintproc.strokes.ops import kernels
+from paintproc.strokes.ops.in_turn import lay_alone, lay_in_turn
 from paintproc.strokes.rasterize import run, unpack
 from paintproc.strokes.values import Strokes
 

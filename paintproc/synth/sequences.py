@@ -19,7 +19,7 @@ from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint
 from paintproc.process.generate import PROVENANCE, package_versions
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
-from paintproc.scene.networks import Choice, choose_filler, look, network_versions
+from paintproc.scene.networks import SceneNetworks, choose_filler, network_versions, observe
 from paintproc.scene.values import Scene
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
@@ -53,7 +53,7 @@ def dataset_settings(config: SynthConfig) -> dict[str, Any]:
     return {name: value for name, value in as_json(config).items() if name not in ("scene", "device")}
 
 
-def sequence_facts(config: SynthConfig, method: str, networks: Choice) -> dict[str, Any]:
+def sequence_facts(config: SynthConfig, method: str, networks: SceneNetworks) -> dict[str, Any]:
     """What decides a sequence beside its picture."""
     settings = {name: value for name, value in dataset_settings(config).items() if name != "method"}
     return {
@@ -65,7 +65,7 @@ def sequence_facts(config: SynthConfig, method: str, networks: Choice) -> dict[s
     }
 
 
-def sequence_id(source: str, config: SynthConfig, method: str, networks: Choice) -> str:
+def sequence_id(source: str, config: SynthConfig, method: str, networks: SceneNetworks) -> str:
     """The id of the sequence that a method makes of the image file with this sha256."""
     return item_id(source, sequence_facts(config, method, networks))
 
@@ -90,7 +90,7 @@ def make_sequence(
     picture: Picture,
     config: SynthConfig,
     method: str,
-    networks: Choice | None = None,
+    networks: SceneNetworks | None = None,
     scene: Scene | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> PaintingSequence:
@@ -99,10 +99,10 @@ def make_sequence(
     `scene` is found where it is needed and not given, `networks` look at it. `facts` (source, prompt, license, origin)
     are kept in the sequence's `info`. Equal arguments give equal sequences.
     """
-    networks = networks or Choice()
+    networks = networks or SceneNetworks()
     target = picture.pixels
     if scene is None and needs_scene(config):
-        scene = find_scene(target, look(target, networks))
+        scene = find_scene(target, observe(target, networks))
     source_seed = hashlib.sha256(f"{config.seed} {method} {picture.sha256}".encode()).hexdigest()
     seed = int(source_seed[:12], 16)
     info = {
@@ -122,7 +122,7 @@ def make_sequence(
 
 
 def _strokes(
-    target: np.ndarray, config: SynthConfig, method: str, scene: Scene | None, networks: Choice, seed: int
+    target: np.ndarray, config: SynthConfig, method: str, scene: Scene | None, networks: SceneNetworks, seed: int
 ) -> Strokes:
     unit = target.astype(np.float32) / 255
     if method == "fit":
@@ -160,7 +160,12 @@ def _painted(target: np.ndarray, strokes: Strokes, config: SynthConfig, info: di
 
 
 def _layered(
-    target: np.ndarray, config: SynthLayersConfig, scene: Scene, networks: Choice, seed: int, info: dict[str, Any]
+    target: np.ndarray,
+    config: SynthLayersConfig,
+    scene: Scene,
+    networks: SceneNetworks,
+    seed: int,
+    info: dict[str, Any],
 ) -> PaintingSequence:
     """The sequence of segments that are placed one after the other."""
     unit = target.astype(np.float32) / 255

@@ -16,10 +16,10 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from paintproc.config.plan import BLANK
-from paintproc.strokes import kernels
 from paintproc.strokes.brushes import marker_brush, oil_brush
-from paintproc.strokes.changes import lay_in_turn
 from paintproc.strokes.fit import check_target, contour_direction
+from paintproc.strokes.ops import kernels
+from paintproc.strokes.ops.in_turn import lay_in_turn
 from paintproc.strokes.rasterize import Texture, run, unpack
 from paintproc.strokes.values import Strokes
 from paintproc.synth.transport import SIDE, area_matrix, transport_gradient

@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from paintproc.strokes.compiling import inlined, kernel
+from paintproc.strokes.ops.compiling import inlined, kernel
 
 TILE = 16
 PIXELS = TILE * TILE

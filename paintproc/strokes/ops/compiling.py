@@ -53,7 +53,7 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def announce_compilation(say: Callable[[str], None]) -> None:
     """Tell people when the kernels are about to be compiled for this machine."""
-    from paintproc.strokes.kernels import composite
+    from paintproc.strokes.ops.kernels import composite
 
-    if not composite.signatures and not any(cache_folder().rglob("kernels.composite-*.nbi")):
+    if not composite.signatures and not any(cache_folder().rglob("ops.kernels.composite-*.nbi")):
         say("compiling the stroke kernels for this machine, once: about 10 seconds ...")

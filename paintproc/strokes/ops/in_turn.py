@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from paintproc.strokes import kernels
-from paintproc.strokes.compiling import kernel
-from paintproc.strokes.kernels import (
+from paintproc.strokes.ops import kernels
+from paintproc.strokes.ops.compiling import kernel
+from paintproc.strokes.ops.kernels import (
     HALF,
     ONE,
     PIXELS,
