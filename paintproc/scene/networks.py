@@ -53,7 +53,7 @@ class SceneNetworks:
     segments  finds masks
     depth     estimates depth
     behind    fills what lies behind nearer regions
-    device    cpu, cuda or cuda:<n>
+    device    cpu, cuda, or cuda:1 and so on
     folder    where the weights are; None for the user's folder
     """
 
