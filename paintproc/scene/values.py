@@ -26,12 +26,13 @@ class Scene:
 
     def __post_init__(self) -> None:
         if self.regions.ndim != 2 or self.regions.shape != self.parts.shape:
-            raise ValueError(f"regions {self.regions.shape} and parts {self.parts.shape} are not one map")
+            raise ValueError(f"regions {self.regions.shape} and parts {self.parts.shape} are not [H, W] of one size")
         count = len(self.depth)
         if len(self.weight) != count or not np.array_equal(np.unique(self.regions), np.arange(count)):
-            raise ValueError(f"{count} depths, {len(self.weight)} weights, regions {np.unique(self.regions)}")
+            text = f"there are {count} depths and {len(self.weight)} weights for the regions {np.unique(self.regions)}"
+            raise ValueError(text)
         if (np.diff(self.depth) < 0).any():
-            raise ValueError("depth runs from far to near")
+            raise ValueError("depth decreases; regions are numbered from far to near")
         pairs = np.unique(np.stack([self.parts.ravel(), self.regions.ravel()], 1), axis=0)
         if len(np.unique(pairs[:, 0])) != len(pairs):
             raise ValueError("a part lies in more than one region")
