@@ -132,7 +132,7 @@ def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool) -> None
 def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
     """The same in several processes; lines on stdout come as pictures are finished."""
     from paintproc.jobs import run_jobs
-    from paintproc.strokes.rasterize import threads_of_workers
+    from paintproc.threads import threads_of_workers
 
     if any(task.source == STDIN for task in tasks):
         raise UsageError("Standard input goes with --workers 1.")

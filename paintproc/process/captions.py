@@ -5,23 +5,13 @@ import itertools
 import cv2
 import numpy as np
 
+from paintproc.config.plan import PREPARES, Stage
 from paintproc.process.clock import worked_on
 from paintproc.scene.values import Scene
 from paintproc.strokes.values import Strokes
 
-VERBS = {
-    "ground": "tone the ground",
-    "drawing": "draw the main contours",
-    "block-in": "block in",
-    "development": "develop",
-    "detail": "work out the details of",
-    "highlights": "set the highlights in",
-    "whole canvas": "lay transparent strokes all over",
-    "patches": "work patch by patch on",
-    "segments": "paint",
-    "grid 1": "lay in",
-    **{f"grid {cells}": f"paint, in {cells} by {cells} cells," for cells in range(2, 6)},
-}
+BLANK_STAGE = "blank"
+"""What stands in place of a stage for the first frame, before any stage."""
 NAMED = 3
 """At most so many regions are named in one caption ..."""
 NAMED_TIME = 0.8
@@ -79,14 +69,17 @@ def color_word(lab: np.ndarray) -> str:
     return f"{tone}{'blue' if hue < 310 else 'violet' if hue < 335 else 'red' if lightness < 55 else 'pink'}"
 
 
-def named_regions(strokes: Strokes, begin: float, end: float) -> tuple[str, list[int]]:
-    """The stage on which most of the time between two moments was spent, and its regions by time."""
+def named_regions(strokes: Strokes, begin: float, end: float) -> tuple[Stage | None, list[int]]:
+    """The stage on which most of the time between two moments was spent, and its regions by time.
+
+    None where nothing was painted.
+    """
     found = worked_on(strokes, begin, end)
     times: dict[int, float] = {}
     for (stage, _), time in found.items():
         times[stage] = times.get(stage, 0.0) + time
     if not times:
-        return "ground", []
+        return None, []
     main = max(times, key=lambda stage: times[stage])
     regions: list[int] = []
     told = 0.0
@@ -98,8 +91,15 @@ def named_regions(strokes: Strokes, begin: float, end: float) -> tuple[str, list
 
 
 def stages(strokes: Strokes, moments: np.ndarray) -> list[str]:
-    """The stage that took most of the time before each moment (part of painting time)."""
-    return ["ground", *(named_regions(strokes, float(a), float(b))[0] for a, b in itertools.pairwise(moments))]
+    """The name of the stage that took most of the time before each moment (part of painting time).
+
+    The first is `BLANK_STAGE`; where nothing was painted between two moments, the stage before goes on.
+    """
+    names = [BLANK_STAGE]
+    for begin, end in itertools.pairwise(moments):
+        stage, _ = named_regions(strokes, float(begin), float(end))
+        names.append(stage.name if stage else names[-1])
+    return names
 
 
 def captions(strokes: Strokes, moments: np.ndarray) -> list[str]:
@@ -107,12 +107,10 @@ def captions(strokes: Strokes, moments: np.ndarray) -> list[str]:
     sentences = ["the blank canvas" if strokes.ground.ndim == 1 else "the begun canvas"]
     for begin, end in itertools.pairwise(moments):
         stage, regions = named_regions(strokes, float(begin), float(end))
-        verb = VERBS.get(stage, stage)
-        if stage in ("ground", "drawing") or not regions:
-            sentences.append(verb)
+        if stage is None:
+            sentences.append("nothing more")
         elif len(strokes.regions) == 1:
-            sentences.append(f"{verb} the picture")
+            sentences.append(stage.caption("the picture" if stage.role not in PREPARES else ""))
         else:
-            names = [strokes.regions[k] for k in regions]
-            sentences.append(f"{verb} {'; '.join(names)}")
+            sentences.append(stage.caption("; ".join(strokes.regions[k] for k in regions)))
     return sentences

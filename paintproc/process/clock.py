@@ -16,7 +16,6 @@ NEW_COLOR = 0.02
 MIXED = 0.12
 NEW_PLACE = 0.15
 """What it costs to go on to another region or stage."""
-GROUND = "ground"
 CHANGE_SIDE, CHANGE_STEPS = 128, 32
 """Changes of the canvas are measured at this size, in this many steps a frame."""
 VISIBLE = 16
@@ -57,7 +56,7 @@ def even_changes(strokes: Strokes, size: tuple[int, int], count: int) -> np.ndar
     changes = np.array([visible_change(before, after) for before, after in itertools.pairwise(shown)])
     # where nothing changes, time goes on all the same
     changes = np.maximum(changes, 1e-6)
-    washed = moments[1:] <= _end_of(GROUND, strokes)
+    washed = moments[1:] <= _end_of_ground(strokes)
     if count > 2 and washed.any() and not washed.all():
         changes[washed] *= min(1.0, changes[~washed].sum() / (count - 2) / changes[washed].sum())
     amount = np.concatenate([[0.0], np.cumsum(changes)])
@@ -72,10 +71,11 @@ def visible_change(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.minimum(difference, VISIBLE).mean()) / VISIBLE
 
 
-def _end_of(stage: str, strokes: Strokes) -> float:
-    """The moment at which a stage is finished; 0 where it has no strokes."""
-    own = np.array([name == stage for name in strokes.stages])[strokes.stage] if len(strokes) else np.zeros(0, bool)
-    return float(stroke_ends(strokes)[own].max()) if own.any() else 0.0
+def _end_of_ground(strokes: Strokes) -> float:
+    """The moment at which the last stage with the role "ground" is finished; 0 where there is none."""
+    grounds = np.array([stage.role == "ground" for stage in strokes.stages])
+    own = np.flatnonzero(grounds[strokes.stage])
+    return float(stroke_ends(strokes)[own[-1]]) if len(own) else 0.0
 
 
 def worked_on(strokes: Strokes, begin: float, end: float) -> dict[tuple[int, int], float]:

@@ -3,29 +3,27 @@
 import cv2
 import numpy as np
 
-from paintproc.config.plan import Drawing, Ground
+from paintproc.config.plan import PlannedStage
 from paintproc.scene.values import Scene
-from paintproc.strokes.ops.kernels import COLUMNS
+from paintproc.strokes.ops.arrays import StrokeArrays
 
 UMBER = np.array([0.62, 0.54, 0.43], np.float32)
 """What the wash leans to: an earth color, as grounds often are."""
 
 
-def wash(target: np.ndarray, ground: Ground, random: np.random.Generator) -> np.ndarray:
-    """Kernel rows of broad strokes to and fro, top to bottom, in the picture's muted color."""
+def wash(target: np.ndarray, ground: PlannedStage, random: np.random.Generator) -> StrokeArrays:
+    """Broad strokes to and fro, top to bottom, in the picture's muted color; in pixels."""
     height, width = target.shape[:2]
-    color = wash_color(target)
     radius = ground.width / 2 * max(height, width)
     count = max(2, int(np.ceil(height / (1.4 * radius))))
-    rows = np.empty((count, COLUMNS), np.float32)
-    for i in range(count):
-        y = (i + 0.5) * height / count + random.normal(0, 0.08 * radius, 3)
-        x0, x1 = (-radius, width + radius) if i % 2 == 0 else (width + radius, -radius)
-        rows[i, :6] = x0, y[0], width / 2, y[1], x1, y[2]
-        rows[i, 6:8] = radius
-        rows[i, 8:14] = np.tile(np.clip(color + random.normal(0, 0.006), 0, 1), 2)
-        rows[i, 14:] = 0.97
-    return rows
+    strokes = StrokeArrays.empty(count)
+    y = (np.arange(count)[:, None] + 0.5) * height / count + random.normal(0, 0.08 * radius, (count, 3))
+    x = np.array([[-radius, width / 2, width + radius], [width + radius, width / 2, -radius]])
+    strokes.points[:] = np.stack([x[np.arange(count) % 2], y], 2)
+    strokes.radius[:] = radius
+    strokes.color[:] = np.clip(wash_color(target) + random.normal(0, 0.006, (count, 1, 1)), 0, 1)
+    strokes.alpha[:] = 0.97
+    return strokes
 
 
 def wash_color(target: np.ndarray) -> np.ndarray:
@@ -33,8 +31,10 @@ def wash_color(target: np.ndarray) -> np.ndarray:
     return (0.75 * np.median(target.reshape(-1, 3), axis=0) + 0.25 * UMBER).astype(np.float32)
 
 
-def draw_contours(target: np.ndarray, scene: Scene, drawing: Drawing, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `count` thin strokes along the main contours: kernel rows, and their regions.
+def draw_contours(
+    target: np.ndarray, scene: Scene, drawing: PlannedStage, count: int
+) -> tuple[StrokeArrays, np.ndarray]:
+    """At most `count` thin strokes along the main contours, in pixels, and their regions.
 
     First the regions' borders, then, within them, those borders of parts along which the picture
     changes most. What runs along the frame is left out. Drawn region by region, far to near.
@@ -58,14 +58,17 @@ def draw_contours(target: np.ndarray, scene: Scene, drawing: Drawing, count: int
     chosen.sort(key=lambda item: (item[1], item[2][0, 0] + item[2][0, 1]))
     dark = 0.4 * target.reshape(-1, 3).mean(0) * np.array([1.0, 0.9, 0.8], np.float32)
     radius = drawing.width / 2 * side
-    rows = np.empty((len(chosen), COLUMNS), np.float32)
-    for row, (_, _, piece) in zip(rows, chosen, strict=True):
+    strokes = StrokeArrays.empty(len(chosen))
+    for i, (_, _, piece) in enumerate(chosen):
         t = np.linspace(0, 1, len(piece))[:, None]
         start, end = piece[0], piece[-1]
         basis = 2 * t * (1 - t)
         middle = (basis * (piece - (1 - t) ** 2 * start - t**2 * end)).sum(0) / (basis**2).sum()
-        row[:] = np.concatenate([start, middle, end, np.array([radius, 0.7 * radius]), dark, dark, (0.85, 0.6)])
-    return rows, np.array([k for _, k, _ in chosen], np.int32)
+        strokes.points[i] = start, middle, end
+    strokes.radius[:] = radius, 0.7 * radius
+    strokes.color[:] = dark
+    strokes.alpha[:] = 0.85, 0.6
+    return strokes, np.array([k for _, k, _ in chosen], np.int32)
 
 
 def _arc_length(piece: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from paintproc.config.plan import PREPARES
 from paintproc.metrics.frames import psnr
 from paintproc.process.captions import named_regions
 from paintproc.process.clock import canvases, stroke_ends, to_uint8
@@ -16,9 +17,6 @@ from paintproc.strokes.ops.in_turn import error_changes
 from paintproc.strokes.rasterize import rasterize
 from paintproc.strokes.values import Strokes
 
-LAYERED = "block-in"
-UNPAINTED = ("ground", "drawing")
-
 
 @dataclass(frozen=True)
 class Judgement:
@@ -26,16 +24,16 @@ class Judgement:
 
     psnr          dB of the finished canvas
     stage_time    part of painting time that each stage takes
-    locality      in block-in and development, the part of a frame's squared change that lies in
-                  the regions its caption names (mean over frames)
-    monotone      part of the frames after the drawing that are nearer to the finished picture
+    locality      in stages that paint regions from far to near, the part of a frame's squared change
+                  that lies in the regions its caption names (mean over frames)
+    monotone      part of the frames after ground and drawing that are nearer to the finished picture
                   than the frame before
     order         Spearman correlation of the time at which half of a region's error is gone with
                   its place from far to near; NaN with fewer than three regions
-    width         median stroke width of each stage of painting, in canvas units
+    width         median stroke width of each stage of painting (neither ground nor drawing), in canvas units
     purposeful    part of the painted strokes that lowered the squared error to their own aim over
                   their footprint when they were laid
-    ghost         just before a region is blocked in, the mean gradient along its contour, against
+    ghost         just before a stage that aims at layers paints a region, the mean gradient along its contour, against
                   the finished picture's there (mean over regions, weighted by contour length)
     """
 
@@ -58,34 +56,50 @@ def judge(strokes: Strokes, scene: Scene, target: np.ndarray, behind: float, num
     moments = np.linspace(0, 1, num_frames)
     frames = list(canvases(strokes, size, moments))
     present = [k for k in range(len(strokes.stages)) if (strokes.stage == k).any()]
+    names = {k: strokes.stages[k].name for k in present}
     costs = np.diff(stroke_ends(strokes), prepend=0)
-    painted = [k for k in present if strokes.stages[k] not in UNPAINTED]
+    painted = [k for k in present if strokes.stages[k].role not in PREPARES]
     return Judgement(
         psnr=psnr(to_uint8(rasterize(strokes, size=size)), target),
-        stage_time={strokes.stages[k]: float(costs[strokes.stage == k].sum()) for k in present},
+        stage_time={names[k]: float(costs[strokes.stage == k].sum()) for k in present},
         locality=_locality(strokes, scene, frames, moments),
         monotone=_monotone(strokes, frames, moments, target),
         order=_order(strokes, scene, target),
-        width={strokes.stages[k]: 2 * float(np.median(strokes.radius[strokes.stage == k])) for k in painted},
+        width={names[k]: 2 * float(np.median(strokes.radius[strokes.stage == k])) for k in painted},
         purposeful=_purposeful(strokes, scene, target, behind),
         ghost=_ghost(strokes, scene, target),
     )
+
+
+def _of_role(strokes: Strokes, *roles: str) -> np.ndarray:
+    """Which strokes belong to a stage with one of these roles [N]."""
+    return np.array([stage.role in roles for stage in strokes.stages])[strokes.stage]
+
+
+def _layered(strokes: Strokes) -> np.ndarray:
+    """Which strokes paint and aim at layers [N]."""
+    found = [stage.aim == "layers" and stage.role not in PREPARES for stage in strokes.stages]
+    return np.array(found)[strokes.stage]
+
+
+def _begun(strokes: Strokes) -> float:
+    """When ground and drawing are done, as a part of painting time."""
+    early = _of_role(strokes, *PREPARES)
+    return float(stroke_ends(strokes)[early].max()) if early.any() else 0.0
 
 
 def _locality(strokes: Strokes, scene: Scene, frames: list[np.ndarray], moments: np.ndarray) -> float:
     shares = []
     for k in range(1, len(frames)):
         stage, regions = named_regions(strokes, moments[k - 1], moments[k])
-        if stage in (LAYERED, "development"):
+        if stage is not None and stage.role not in PREPARES and stage.order == "far-to-near":
             change = ((frames[k].astype(float) - frames[k - 1]) ** 2).sum(2)
             shares.append(float(change[np.isin(scene.regions, regions)].sum() / max(change.sum(), 1e-9)))
     return float(np.mean(shares)) if shares else float("nan")
 
 
 def _monotone(strokes: Strokes, frames: list[np.ndarray], moments: np.ndarray, target: np.ndarray) -> float:
-    ends = stroke_ends(strokes)
-    early = np.isin(np.array(strokes.stages)[strokes.stage], UNPAINTED)
-    begun = float(ends[early].max()) if early.any() else 0.0
+    begun = _begun(strokes)
     distances = [float(((frame.astype(float) - target) ** 2).mean()) for frame in frames]
     nearer = [distances[k] < distances[k - 1] for k in range(1, len(frames)) if moments[k - 1] >= begun]
     return float(np.mean(nearer)) if nearer else float("nan")
@@ -108,8 +122,7 @@ def _order(strokes: Strokes, scene: Scene, target: np.ndarray) -> float:
             for frame in canvases(strokes, size, moments)
         ]
     )
-    early = np.isin(np.array(strokes.stages)[strokes.stage], UNPAINTED)
-    begun = int(np.searchsorted(moments, stroke_ends(strokes)[early].max() if early.any() else 0.0))
+    begun = int(np.searchsorted(moments, _begun(strokes)))
     start, last = errors[min(begun, 100)], errors[-1]
     half = [int(np.argmax(errors[begun:, k] <= (start[k] + last[k]) / 2)) for k in range(len(scene))]
     return float(spearmanr(half, np.arange(len(scene))).statistic)
@@ -120,12 +133,11 @@ def _purposeful(strokes: Strokes, scene: Scene, target: np.ndarray, behind: floa
     under = wash_color(unit) if strokes.ground.ndim == 1 else strokes.ground
     layers = find_layers(unit, scene, under, behind)
     aims = np.stack([*(cv2.resize(layer, target.shape[1::-1]) for layer in layers), unit])
-    stages = np.array(strokes.stages)[strokes.stage]
-    aim_of = np.where(stages == LAYERED, strokes.region, len(scene))
+    aim_of = np.where(_layered(strokes), strokes.region, len(scene))
     if len(strokes.regions) == 1:
         aim_of = np.full(len(strokes), len(scene))
     changes = error_changes(strokes, strokes.ground_canvas(*target.shape[:2]), aims, aim_of)
-    painted = ~np.isin(stages, UNPAINTED)
+    painted = ~_of_role(strokes, *PREPARES)
     return float((changes[painted] < 0).mean()) if painted.any() else float("nan")
 
 
@@ -134,10 +146,10 @@ def _ghost(strokes: Strokes, scene: Scene, target: np.ndarray) -> float:
         gray = cv2.GaussianBlur(picture.astype(np.float32).mean(2), (0, 0), 1.0)
         return np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
 
-    stages = np.array(strokes.stages)[strokes.stage]
+    layered = _layered(strokes)
     finished, total, weight = slope(target), 0.0, 0.0
     for k in range(1, len(scene)):
-        first = np.flatnonzero((stages == LAYERED) & (strokes.region == k))
+        first = np.flatnonzero(layered & (strokes.region == k))
         if not len(first):
             continue
         own, done = (scene.regions == k).astype(np.uint8), (scene.regions < k).astype(np.uint8)

@@ -91,7 +91,7 @@ def _layers(strokes: Strokes, size: tuple[int, int]) -> list[Layer]:
         rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
         cropped = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         stage, region = keys[run[0]]
-        names = strokes.stages[stage], strokes.regions[region]
+        names = strokes.stages[stage].name, strokes.regions[region]
         layers.append(Layer(*names, int(columns[0]), int(rows[0]), _png(cropped)))
     return layers
 

@@ -34,7 +34,7 @@ def strokes_to_svg(strokes: Strokes, longer_side: int, comment: str = "") -> str
     gradients, groups = [], []
     order = range(len(strokes))
     for stage, indices in groupby(order, key=lambda i: int(strokes.stage[i])):
-        groups.append(f"<g class={quoteattr(strokes.stages[stage])}>")
+        groups.append(f"<g class={quoteattr(strokes.stages[stage].name)}>")
         for region, inner in groupby(indices, key=lambda i: int(strokes.region[i])):
             groups.append(f"<g class={quoteattr(strokes.regions[region])}>")
             for i in inner:

@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from paintproc.config.plan import PREPARES, Stage
 from paintproc.errors import InputError
 from paintproc.strokes.brushes import ROUND, check_brush
 
-FORMAT = "paintproc-strokes-1"
+FORMAT = "paintproc-strokes-2"
+OLDER = ("paintproc-strokes-1",)
+"""Formats that are still read: in the first a stage is a name."""
 WHITE = np.ones(3, np.float32)
 ROWS = ("points", "radius", "color", "alpha", "brush", "stage", "region")
 """The arrays with one row a stroke."""
@@ -29,13 +32,14 @@ class Strokes:
     color   [N, 2, 3]  sRGB in [0, 1], at the start and the end
     alpha   [N, 2]     opacity in [0, 1], at the start and the end
     brush   [N]        index into `brushes`
-    stage   [N]        index into `stages` (a part of the plan: block-in, detail ...)
+    stage   [N]        index into `stages` (parts of the plan: block-in, detail ...)
     region  [N]        index into `regions` (a part of the picture)
     ground             what is under the first stroke: a color [3] or a canvas [H, W, 3],
                        sRGB in [0, 1]
     aspect             width / height of the canvas
 
-    Raises ValueError where shapes, ranges or indices do not fit.
+    A stage given as text becomes a `Stage` of that name, with the role "paint". Raises ValueError
+    where shapes, ranges or indices do not fit.
     """
 
     points: np.ndarray
@@ -46,7 +50,7 @@ class Strokes:
     stage: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     region: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     brushes: tuple[np.ndarray, ...] = (ROUND,)
-    stages: tuple[str, ...] = ("strokes",)
+    stages: tuple[Stage, ...] = (Stage("strokes"),)
     regions: tuple[str, ...] = ("picture",)
     ground: np.ndarray = field(default_factory=lambda: WHITE)
     aspect: float = 1.0
@@ -80,13 +84,23 @@ class Strokes:
             raise ValueError(f"ground is a color [3] or a canvas [H, W, 3], got shape {ground.shape}")
         object.__setattr__(self, "ground", ground)
         object.__setattr__(self, "brushes", tuple(check_brush(brush) for brush in self.brushes))
-        if not self.brushes or not all(isinstance(name, str) for name in (*self.stages, *self.regions)):
-            raise ValueError("strokes have at least one brush, and names of stages and regions are text")
+        stages = tuple(Stage(stage) if isinstance(stage, str) else stage for stage in self.stages)
+        object.__setattr__(self, "stages", stages)
+        if not self.brushes:
+            raise ValueError("strokes have at least one brush")
+        if not all(isinstance(stage, Stage) for stage in stages):
+            raise ValueError("stages are `Stage` values or names")
+        if not all(isinstance(name, str) for name in self.regions):
+            raise ValueError("names of regions are text")
         if not 0 < self.aspect < np.inf:
             raise ValueError(f"aspect is width / height and positive, got {self.aspect}")
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def __repr__(self) -> str:
+        names = ", ".join(stage.name for stage in self.stages)
+        return f"Strokes({len(self)} strokes, stages {names}, {len(self.regions)} regions, aspect {self.aspect:.3f})"
 
     def __getitem__(self, index: slice | np.ndarray) -> "Strokes":
         """The strokes at `index` (a slice, a mask or positions), on the same ground."""
@@ -144,7 +158,7 @@ def strokes_to_bytes(strokes: Strokes, info: dict[str, Any] | None = None) -> by
     header = {
         "format": FORMAT,
         "aspect": repr(float(strokes.aspect)),
-        "stages": json.dumps(strokes.stages),
+        "stages": json.dumps([asdict(stage) for stage in strokes.stages]),
         "regions": json.dumps(strokes.regions),
         "info": json.dumps(info or {}, sort_keys=True),
     }
@@ -159,6 +173,13 @@ def _canonical(blob: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + blob[8 + length :]
 
 
+def _read_stage(stage: str | dict[str, str]) -> Stage:
+    """A stage as a strokes file has it. A name alone, as in the first format, says its role where it is a known one."""
+    if isinstance(stage, str):
+        return Stage(stage, role=stage if stage in PREPARES else "paint")  # type: ignore[arg-type]
+    return Stage(**stage)  # type: ignore[arg-type]
+
+
 def load_strokes(path: str | Path) -> Strokes:
     """Read a strokes file. InputError when it is missing, damaged or something else."""
     from safetensors import SafetensorError, safe_open
@@ -166,7 +187,7 @@ def load_strokes(path: str | Path) -> Strokes:
     try:
         with safe_open(str(path), framework="numpy") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+            if header.get("format") not in (FORMAT, *OLDER):
                 raise InputError(f"{path} is a safetensors file, but not one of strokes.")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         count = sum(name.startswith("brushes.") for name in arrays)
@@ -174,7 +195,7 @@ def load_strokes(path: str | Path) -> Strokes:
         return Strokes(
             **arrays,
             brushes=brushes,
-            stages=tuple(json.loads(header["stages"])),
+            stages=tuple(_read_stage(stage) for stage in json.loads(header["stages"])),
             regions=tuple(json.loads(header["regions"])),
             aspect=float(header["aspect"]),
         )

@@ -11,7 +11,7 @@ from paintproc.errors import PaintprocError
 from paintproc.media import load_picture, shrink_picture
 from paintproc.scene.find import find_scene
 from paintproc.scene.networks import SceneNetworks, observe
-from paintproc.strokes.rasterize import thread_count
+from paintproc.threads import thread_count
 from paintproc.synth.sequences import (
     SMALLEST,
     make_sequence,

@@ -1,13 +1,16 @@
-"""How much nearer to its aim each stroke brought the canvas at the moment it was laid."""
+"""Strokes judged at the moment they are laid: the gradient of each one's own error, and what it changed."""
 
 import numpy as np
 
 from paintproc.strokes.ops import kernels
+from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.compiling import kernel
+from paintproc.strokes.ops.cpu import find_tiles
 from paintproc.strokes.ops.kernels import (
     HALF,
     ONE,
     PIXELS,
+    SOFTNESS,
     TILE,
     ZERO,
     lay_over,
@@ -16,11 +19,31 @@ from paintproc.strokes.ops.kernels import (
     slopes_at,
     stroke_gradient,
 )
-from paintproc.strokes.rasterize import SOFTNESS, Texture, cuts, in_parallel, pack, sort_strokes
 from paintproc.strokes.values import Strokes
+from paintproc.threads import divide, in_parallel
 
 FOUND = kernels.COLUMNS + 2
-"""Columns of what is found for a stroke: its slopes, the change of error, the sum of squared opacity."""
+"""Columns of what is found for a stroke: its gradient, the change of error, the sum of squared opacity."""
+
+
+class LaidStrokes(StrokeArrays):
+    """The gradient [N] of each stroke's own error when it is laid, and two numbers more.
+
+    For stroke i this is the derivative of 1/2 sum (canvas after i - aim)^2 by its own parameters:
+    the canvas under it counts as given.
+    """
+
+    __slots__ = ()
+
+    @property
+    def change(self) -> np.ndarray:
+        """How much each stroke changed 1/2 sum (canvas - aim)^2 [N]; negative where it helped."""
+        return self.packed[:, kernels.COLUMNS]
+
+    @property
+    def squared_opacity(self) -> np.ndarray:
+        """Sum over pixels of squared opacity [N]: the second derivative by the color of a one-colored stroke."""
+        return self.packed[:, kernels.COLUMNS + 1]
 
 
 def error_changes(strokes: Strokes, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray) -> np.ndarray:
@@ -29,45 +52,43 @@ def error_changes(strokes: Strokes, canvas: np.ndarray, aims: np.ndarray, aim_of
     The strokes are laid one by one on `canvas` [H, W, 3]; stroke i is judged over its footprint
     by `aims[aim_of[i]]`, `aims` [A, H, W, 3]. Negative: the stroke helped.
     """
-    rows = pack(strokes, max(canvas.shape[:2]))
-    texture = Texture.of(strokes.brush, strokes.brushes)
-    return 2 * lay_in_turn(rows, texture, np.ascontiguousarray(canvas, np.float32), aims, aim_of)[:, 16]
+    arrays = StrokeArrays.of(strokes, max(canvas.shape[:2]))
+    brushes = Brushes.gather(strokes.brush, strokes.brushes)
+    return 2 * lay_in_turn(arrays, brushes, np.ascontiguousarray(canvas, np.float32), aims, aim_of).change
 
 
 def lay_in_turn(
-    rows: np.ndarray, texture: Texture, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray
-) -> np.ndarray:
-    """Gradient rows [N, 18] of each stroke's own error when it is laid, and what it changed.
+    strokes: StrokeArrays, brushes: Brushes, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray
+) -> LaidStrokes:
+    """Lay `strokes`, in pixels, one after the other on `canvas` [H, W, 3].
 
-    Stroke i sees the canvas under it as given: columns 0 to 15 are the derivatives of
-    1/2 sum (canvas after i - aim)^2 by its own parameters, column 16 the change of that sum.
-    Column 17 is the sum of squared opacity: the second derivative by the color of a stroke that
-    has one color.
+    Stroke i is judged by `aims[aim_of[i]]`; `aims` [A, H, W, 3].
     """
-    return _lay(rows, texture, canvas, aims, aim_of, False)
+    return _lay(strokes, brushes, canvas, aims, aim_of, False)
 
 
-def lay_alone(rows: np.ndarray, texture: Texture, canvas: np.ndarray, aim: np.ndarray) -> np.ndarray:
-    """As `lay_in_turn`, with one aim [H, W, 3], but no stroke sees another: each lies on `canvas`."""
-    return _lay(rows, texture, canvas, aim[None], np.zeros(len(rows), np.int32), True)
+def lay_alone(strokes: StrokeArrays, brushes: Brushes, canvas: np.ndarray, aim: np.ndarray) -> LaidStrokes:
+    """As `lay_in_turn`, with one aim [H, W, 3]; each stroke is laid on `canvas` as if it were the only one."""
+    return _lay(strokes, brushes, canvas, aim[None], np.zeros(len(strokes), np.int32), True)
 
 
 def _lay(
-    rows: np.ndarray, texture: Texture, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray, alone: bool
-) -> np.ndarray:
+    strokes: StrokeArrays, brushes: Brushes, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray, alone: bool
+) -> LaidStrokes:
+    rows = strokes.packed
     reveal = np.ones(len(rows), np.float32)
-    nodes, first, start, pairs = sort_strokes(rows, reveal, canvas.shape[:2], SOFTNESS)
+    nodes, first, start, pairs = find_tiles(rows, reveal, canvas.shape[:2], SOFTNESS)
     found = np.zeros((len(pairs), FOUND), np.float32)
     aims, aim_of = np.ascontiguousarray(aims, np.float32), np.ascontiguousarray(aim_of, np.int32)
 
     def lay(begin: int, end: int) -> None:
         lay_tiles(
-            nodes, first, rows, texture.brush_of, texture.shapes, texture.data, start, pairs, canvas, aims, aim_of,
+            nodes, first, rows, brushes.of, brushes.shapes, brushes.data, start, pairs, canvas, aims, aim_of,
             np.float32(SOFTNESS), alone, begin, end, found,
         )  # fmt: skip
 
-    in_parallel(lay, cuts(start, 64))
-    return add_up_found(found, pairs, len(rows))
+    in_parallel(lay, divide(start, 64))
+    return LaidStrokes(kernels.add_up(found, pairs, len(rows)))
 
 
 @kernel
@@ -85,7 +106,7 @@ def lay_tiles(  # type: ignore[no-untyped-def]
     x, y, light = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     distance2, position = np.empty((1, PIXELS), np.float32), np.empty((1, PIXELS), np.float32)
     dx, dy = np.empty((1, PIXELS), np.float32), np.empty((1, PIXELS), np.float32)
-    brush, slope = np.empty((3, PIXELS), np.float32), np.empty((3, PIXELS), np.float32)
+    brush, slope = np.empty((3, PIXELS), np.float32), np.empty((2, PIXELS), np.float32)
     red, green, blue = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     gx, gy, gz = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     now_red, now_green = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
@@ -119,7 +140,7 @@ def lay_tiles(  # type: ignore[no-untyped-def]
             slopes_at(nodes, first[i], pairs[e, 1], pairs[e, 2], p0, p1, 0, position, slope)
             h = ONE / np.float32(first[i + 1] - first[i] - 1)
             shape = brush_shapes[brush_of[i]]
-            textured = shape[1] * shape[2] > 1
+            textured = shape[3] == 0
             if not textured and not plain:
                 brush[0], brush[1:] = ONE, ZERO
             plain = not textured
@@ -160,13 +181,3 @@ def lay_tiles(  # type: ignore[no-untyped-def]
                     brush, red, green, blue, light, gx, gy, gz, counts, found[e],
                 )  # fmt: skip
             found[e, 16], found[e, 17] = HALF * change, squares
-
-
-@kernel
-def add_up_found(found, pairs, count):  # type: ignore[no-untyped-def]
-    """Sum the rows of all tiles into one row [18] a stroke, in the pairs' order."""
-    total = np.zeros((count, FOUND), np.float32)
-    for e in range(pairs.shape[0]):
-        for column in range(FOUND):
-            total[pairs[e, 0], column] += found[e, column]
-    return total

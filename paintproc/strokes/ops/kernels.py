@@ -27,6 +27,8 @@ import numpy as np
 
 from paintproc.strokes.ops.compiling import inlined, kernel
 
+SOFTNESS = 1.0
+"""Half the width of a stroke's soft edge, in pixels."""
 TILE = 16
 PIXELS = TILE * TILE
 COLUMNS = 16
@@ -38,6 +40,8 @@ OPAQUE = np.float32(1 - 1 / 2048)
 stroke can still be told from what remains."""
 SPENT = np.float32(1e-5)
 """Transmittance below which nothing more is composited."""
+CHECKED = 8
+"""A tile is looked at for that after every eighth of its strokes."""
 
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 FAR, TINY = np.float32(1e9), np.float32(1e-12)
@@ -79,18 +83,30 @@ def flatten(rows, reveal):
 
 @inlined
 def meet_tile(nodes, begin, end, radius0, radius_step, softness, left, top):
-    """Which segments of a polyline, counted from `begin`, can color the tile at (left, top),
-    and between which heights: low, high, highest, lowest. None if high <= low.
+    """Where a polyline meets the tile at (left, top): low, high, highest, lowest.
 
-    `radius0` is the first node's radius, `radius_step` what each node adds.
+    `radius0` is the first node's radius, `radius_step` what each node adds. Pixels between the
+    heights `highest` and `lowest` can be colored; none if highest > lowest. Segments low to high,
+    counted from `begin`, hold the nearest point of every pixel that is colored: these are all
+    segments nearer to the tile than the widest radius.
     """
     low, high = end, begin
     highest, lowest = FAR, -FAR
     size = np.float32(TILE)
+    widest = max(radius0, radius0 + radius_step * np.float32(end - begin - 1)) + softness
     for j in range(begin, end - 1):
+        ax, ay, ex, ey = nodes[j, 0], nodes[j, 1], nodes[j + 1, 0], nodes[j + 1, 1]
+        if (
+            min(ay, ey) - widest > top + size
+            or max(ay, ey) + widest < top
+            or min(ax, ex) - widest > left + size
+            or max(ax, ex) + widest < left
+        ):
+            continue
+        low = min(low, j)
+        high = j + 1
         r0 = radius0 + radius_step * np.float32(j - begin)
         reach = max(r0, r0 + radius_step) + softness
-        ax, ay, ex, ey = nodes[j, 0], nodes[j, 1], nodes[j + 1, 0], nodes[j + 1, 1]
         upper, lower = min(ay, ey) - reach, max(ay, ey) + reach
         west, east = left - reach, left + size + reach
         if upper > top + size or lower < top or min(ax, ex) > east or max(ax, ex) < west:
@@ -104,8 +120,6 @@ def meet_tile(nodes, begin, end, radius0, radius_step, softness, left, top):
             if upper > top + size or lower < top:
                 continue
         highest, lowest = min(highest, upper), max(lowest, lower)
-        low = min(low, j)
-        high = j + 1
     return low - begin, high - begin, highest, lowest
 
 
@@ -155,7 +169,7 @@ def find_pairs(nodes, first, rows, reveal, boxes, softness, height, width, begin
                 low, high, highest, lowest = meet_tile(
                     nodes, first[i], first[i + 1], rows[i, 6], radius_step, softness, left, top
                 )
-                if high <= low:
+                if highest > lowest:
                     continue
                 if count == found.shape[0]:
                     larger = np.empty((2 * count, 6), np.int32)
@@ -223,8 +237,8 @@ def nearest(nodes, begin, low, high, x, y, p0, p1, q, distance2, position, dx, d
 
 @inlined
 def slopes_at(nodes, begin, low, high, p0, p1, q, position, slope):
-    """The segment each pixel's nearest point lies on: its vector over its squared length
-    (slope[0], slope[1]) and one over its length (slope[2]); 0, 0, 1 for a point.
+    """For each pixel the vector of the segment its nearest point lies on, over the segment's
+    squared length: slope[0], slope[1]; 0, 0 for a segment that is a point.
 
     A position on a joint belongs to the segment before it.
     """
@@ -234,13 +248,11 @@ def slopes_at(nodes, begin, low, high, p0, p1, q, position, slope):
         inverse = ONE / length2 if length2 > POINT else ZERO
         bx *= inverse
         by *= inverse
-        inverse = math.sqrt(inverse) if length2 > POINT else ONE
         number = np.float32(j) if j > low else -ONE
         for p in range(p0, p1):
             here = position[q, p] > number
             slope[0, p] = bx if here else slope[0, p]
             slope[1, p] = by if here else slope[1, p]
-            slope[2, p] = inverse if here else slope[2, p]
 
 
 @inlined
@@ -252,7 +264,8 @@ def look_up_brush(data, shape, row, h, p0, p1, q, position, dx, dy, slope, out):
     offset, along, across = shape[0], shape[1], shape[2]
     for p in range(p0, p1):
         t = position[q, p] * h
-        lateral = (slope[0, p] * dy[q, p] - slope[1, p] * dx[q, p]) / slope[2, p]
+        length = math.sqrt(slope[0, p] * slope[0, p] + slope[1, p] * slope[1, p])
+        lateral = (slope[0, p] * dy[q, p] - slope[1, p] * dx[q, p]) / max(length, TINY)
         v = lateral / max(row[6] + (row[7] - row[6]) * t, TINY)
         inside = ONE if v > -ONE and v < ONE else ZERO
         place_t = t * np.float32(along - 1)
@@ -267,6 +280,45 @@ def look_up_brush(data, shape, row, h, p0, p1, q, position, dx, dy, slope, out):
         out[1, p] = (high - low) * np.float32(along - 1)
         across_slope = (b01 - b00) * (ONE - ft) + (b11 - b10) * ft
         out[2, p] = across_slope * HALF * np.float32(across - 1) * inside
+
+
+@inlined
+def brush_gradient(
+    row, shape, h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope, brush,
+    red, green, blue, light, gx, gy, gz, out,
+):  # fmt: skip
+    """Add to `out` the derivative by the brush's cells of one stroke over one tile.
+
+    `out` is laid out as the brushes' data; the other arrays are as `stroke_gradient` finds them.
+    """
+    offset, along, across = shape[0], shape[1], shape[2]
+    for p in range(p0, p1):
+        t = position[q, p] * h
+        radius = row[6] + (row[7] - row[6]) * t
+        full = (row[14] + (row[15] - row[14]) * t) * min(
+            ONE, max(ZERO, HALF - (math.sqrt(distance2[q, p]) - radius) * inverse_width)
+        )
+        opacity = min(OPAQUE, full * brush[0, p])
+        below = ONE / (ONE - opacity)
+        weight = light[p] * opacity
+        v0, v1 = row[8] + (row[11] - row[8]) * t, row[9] + (row[12] - row[9]) * t
+        v2 = row[10] + (row[13] - row[10]) * t
+        by_brush = full * (
+            (light[p] * v0 - (red[p] - weight * v0) * below) * gx[p]
+            + (light[p] * v1 - (green[p] - weight * v1) * below) * gy[p]
+            + (light[p] * v2 - (blue[p] - weight * v2) * below) * gz[p]
+        )
+        length = math.sqrt(slope[0, p] * slope[0, p] + slope[1, p] * slope[1, p])
+        lateral = (slope[0, p] * dy[q, p] - slope[1, p] * dx[q, p]) / max(length, TINY)
+        v = min(ONE, max(-ONE, lateral / max(radius, TINY)))
+        place_t, place_v = t * np.float32(along - 1), (v + ONE) * HALF * np.float32(across - 1)
+        a, c = int(place_t), int(place_v)
+        a1, c1 = min(a + 1, along - 1), min(c + 1, across - 1)
+        ft, fv = place_t - np.float32(a), place_v - np.float32(c)
+        out[offset + a * across + c] += by_brush * (ONE - ft) * (ONE - fv)
+        out[offset + a * across + c1] += by_brush * (ONE - ft) * fv
+        out[offset + a1 * across + c] += by_brush * ft * (ONE - fv)
+        out[offset + a1 * across + c1] += by_brush * ft * fv
 
 
 @inlined
@@ -340,10 +392,12 @@ def stroke_gradient(
         on_edge = ONE if edge > ZERO and edge < ONE else ZERO
         by_distance = -by_opacity * full * inverse_width * on_edge
         by_radius = -by_distance
-        sx, sy, inverse = slope[0, p], slope[1, p], slope[2, p]
+        sx, sy = slope[0, p], slope[1, p]
+        inverse2 = sx * sx + sy * sy
         by_brush_t = lx = ly = beyond = ZERO
         if textured:
             by_lateral = by_opacity * full_alpha * coverage * brush[2, p] / max(radius, TINY)
+            inverse = max(math.sqrt(inverse2), TINY)
             lateral = (sx * dy[q, p] - sy * dx[q, p]) / inverse
             by_radius -= by_lateral * lateral / max(radius, TINY)
             by_brush_t = by_opacity * full_alpha * coverage * brush[1, p]
@@ -357,8 +411,8 @@ def stroke_gradient(
         unit = by_distance / max(d, TINY)
         wx = -dx[q, p] * unit - by_s * sx + lx
         wy = -dy[q, p] * unit - by_s * sy + ly
-        ex = (by_s * dx[q, p] * inverse * inverse + beyond * lx) * h
-        ey = (by_s * dy[q, p] * inverse * inverse + beyond * ly) * h
+        ex = (by_s * dx[q, p] * inverse2 + beyond * lx) * h
+        ey = (by_s * dy[q, p] * inverse2 + beyond * ly) * h
         u = ONE - t
         lerp = s * (ONE - s) * h * h
         middle = t - (s - HALF) * h
@@ -379,12 +433,15 @@ def stroke_gradient(
 @kernel
 def composite(
     nodes, first, rows, reveal, brush_of, brush_shapes, brush_data, start, pairs,
-    canvas, target, weight, softness, mode, tile_begin, tile_end, picture, gradients,
+    canvas, target, weight, softness, mode, tile_begin, tile_end, picture, gradients, canvas_gradient, brush_sum,
 ):  # fmt: skip
     """Draw tiles `tile_begin` to `tile_end` into `picture`; fill their rows of `gradients`.
 
     `target` [H, W, 3] is the picture to come near (SQUARED_ERROR, with `weight` [H, W] or none,
-    of size 0) or the derivative by the picture (UPSTREAM).
+    of size 0) or the derivative by the picture (UPSTREAM). `brush_shapes` [K, 4] holds for each
+    brush its offset in `brush_data`, its cells along and across, and whether it is 1 all over.
+    The derivative by the canvas goes to `canvas_gradient` [H, W, 3], the one by the brushes is
+    added to `brush_sum`, laid out as `brush_data`; neither is computed where its size is 0.
     """
     height, width = canvas.shape[0], canvas.shape[1]
     across = (width + TILE - 1) // TILE
@@ -401,16 +458,13 @@ def composite(
     red, green, blue = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     gx, gy, gz = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     counts = np.empty(PIXELS, np.float32)
-    brush, slope = np.empty((3, PIXELS), np.float32), np.empty((3, PIXELS), np.float32)
+    brush, slope = np.empty((3, PIXELS), np.float32), np.empty((2, PIXELS), np.float32)
     brush[0], brush[1:] = ONE, ZERO
     plain = True
     for tile in range(tile_begin, tile_end):
         begin, end = start[tile], start[tile + 1]
         top, left = (tile // across) * TILE, (tile % across) * TILE
         high, wide = min(TILE, height - top), min(TILE, width - left)
-        if begin == end:
-            picture[top : top + high, left : left + wide] = canvas[top : top + high, left : left + wide]
-            continue
         for p in range(PIXELS):
             x[p] = np.float32(left + p % TILE) + HALF
             y[p] = np.float32(top + p // TILE) + HALF
@@ -421,10 +475,9 @@ def composite(
             i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
             q = end - 1 - e if mode != FORWARD else 0
             nearest(nodes, first[i], pairs[e, 1], pairs[e, 2], x, y, p0, p1, q, distance2, position, dx, dy)
-            segments = first[i + 1] - first[i] - 1
-            h = reveal[i] / np.float32(segments)
+            h = reveal[i] / np.float32(first[i + 1] - first[i] - 1)
             shape = brush_shapes[brush_of[i]]
-            if shape[1] * shape[2] > 1:
+            if shape[3] == 0:
                 slopes_at(nodes, first[i], pairs[e, 1], pairs[e, 2], p0, p1, q, position, slope)
                 look_up_brush(brush_data, shape, rows[i], h, p0, p1, q, position, dx, dy, slope, brush)
                 plain = False
@@ -433,11 +486,12 @@ def composite(
                 plain = True
             lay_over(rows[i], h, p0, p1, q, inverse_width, distance2, position, brush, red, green, blue, light)
             deepest = e
-            most = ZERO
-            for p in range(PIXELS):
-                most = max(most, light[p])
-            if most < SPENT:
-                break
+            if e % CHECKED == 0:
+                most = ZERO
+                for p in range(PIXELS):
+                    most = max(most, light[p])
+                if most < SPENT:
+                    break
         for r in range(high):
             for c in range(wide):
                 p = r * TILE + c
@@ -451,7 +505,6 @@ def composite(
             continue
         for p in range(PIXELS):
             gx[p] = gy[p] = gz[p] = counts[p] = ZERO
-            light[p] = ONE
         for r in range(high):
             for c in range(wide):
                 p = r * TILE + c
@@ -463,32 +516,46 @@ def composite(
                     gx[p] = (red[p] - gx[p]) * counts[p]
                     gy[p] = (green[p] - gy[p]) * counts[p]
                     gz[p] = (blue[p] - gz[p]) * counts[p]
+                if canvas_gradient.size > 0:
+                    canvas_gradient[top + r, left + c, 0] = light[p] * gx[p]
+                    canvas_gradient[top + r, left + c, 1] = light[p] * gy[p]
+                    canvas_gradient[top + r, left + c, 2] = light[p] * gz[p]
+        for p in range(PIXELS):
+            light[p] = ONE
         for e in range(end - 1, deepest - 1, -1):
             i, p0, p1 = pairs[e, 0], np.uint64(pairs[e, 3]), np.uint64(pairs[e, 4])
             q = end - 1 - e
-            segments = first[i + 1] - first[i] - 1
-            h = reveal[i] / np.float32(segments)
+            h = reveal[i] / np.float32(first[i + 1] - first[i] - 1)
             slopes_at(nodes, first[i], pairs[e, 1], pairs[e, 2], p0, p1, q, position, slope)
             shape = brush_shapes[brush_of[i]]
-            if shape[1] * shape[2] > 1:
+            if shape[3] == 0:
                 look_up_brush(brush_data, shape, rows[i], h, p0, p1, q, position, dx, dy, slope, brush)
                 plain = False
+            elif not plain:
+                brush[0], brush[1:] = ONE, ZERO
+                plain = True
+            if brush_sum.size > 0:
+                brush_gradient(
+                    rows[i], shape, h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope, brush,
+                    red, green, blue, light, gx, gy, gz, brush_sum,
+                )  # fmt: skip
+            if plain:
                 stroke_gradient(
-                    True, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
+                    False, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
                     brush, red, green, blue, light, gx, gy, gz, counts, gradients[e],
                 )  # fmt: skip
             else:
                 stroke_gradient(
-                    False, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
+                    True, rows[i], h, p0, p1, q, inverse_width, distance2, position, dx, dy, slope,
                     brush, red, green, blue, light, gx, gy, gz, counts, gradients[e],
                 )  # fmt: skip
 
 
 @kernel
-def add_up(gradients, pairs, count):
-    """Sum the gradient rows of all tiles into one row [17] a stroke, in the pairs' order."""
-    total = np.zeros((count, COLUMNS + 1), np.float32)
+def add_up(found, pairs, count):
+    """Sum what was `found` [P, C] for each pair into one row [C] a stroke, in the pairs' order."""
+    total = np.zeros((count, found.shape[1]), np.float32)
     for e in range(pairs.shape[0]):
-        for column in range(COLUMNS + 1):
-            total[pairs[e, 0], column] += gradients[e, column]
+        for column in range(found.shape[1]):
+            total[pairs[e, 0], column] += found[e, column]
     return total

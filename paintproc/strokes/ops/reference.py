@@ -8,8 +8,7 @@ import math
 
 import numpy as np
 
-from paintproc.strokes.ops.kernels import MAX_SEGMENTS, OPAQUE, POINT, TOLERANCE
-from paintproc.strokes.rasterize import SOFTNESS
+from paintproc.strokes.ops.kernels import MAX_SEGMENTS, OPAQUE, POINT, SOFTNESS, TOLERANCE
 from paintproc.strokes.values import Strokes
 
 
