@@ -254,8 +254,11 @@ def test_every_input_is_accounted_for(paintproc, tmp_path, inputs):
     counts = read_summary(tmp_path / "out")["counts"]
     assert counts == {"inputs": 9, "done": 5, "skipped": 2, "failed": 2, "sequences": 5}
     assert not verify_dataset(tmp_path / "out")
-    again = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS)
+    again = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS, "--json")
     assert again.returncode == 6 and "complete already" in again.stderr
+    *failed, last = map(json.loads, again.stdout.splitlines())
+    assert [(line["input"], bool(line["error"])) for line in failed] == [("in/torn.png", True), ("missing.png", True)]
+    assert last["counts"] == counts
 
 
 def test_too_many_failures_stop(paintproc, tmp_path, inputs):
@@ -466,6 +469,21 @@ def test_overwrite_replaces_ours_alone(paintproc, tmp_path, inputs):
     refused = paintproc(*common)
     assert refused.returncode == 7 and "letter.txt, which is not ours" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["paintngs"], "paintngs does not exist."),
+        (["paintngs/", "x.png"], "No input can be read. The first: paintngs does not exist."),
+        (["https://example.org/a.png"], "Download the pictures first"),
+    ],
+)
+def test_nothing_found_is_no_dataset(paintproc, tmp_path, names, words):
+    done = paintproc("synth", "strokes", *names, "-o", "out", *SMALL)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lists_of_inputs(paintproc, tmp_path, inputs):

@@ -10,6 +10,7 @@ import typer
 
 from paintproc import console
 from paintproc.cli.options import (
+    HELP,
     Config,
     DryRun,
     Json,
@@ -18,26 +19,29 @@ from paintproc.cli.options import (
     Verbose,
     WeightsDir,
     check_stopped,
-    manners,
     options_from,
+    plain_exits,
     print_result,
 )
 from paintproc.config.synth import SynthConfig, SynthLayersConfig, SynthStrokesConfig
-from paintproc.errors import PartialError, UsageError
+from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.synth.build import Build, Report
+    from paintproc.synth.sources import Source
 
 app = typer.Typer(
     help="Synthetic sequences of many pictures, as a dataset to train on.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT...", help="Pictures, folders, patterns like 'art/**/*.jpg', WebDataset tars.", show_default=False
+        metavar="INPUT...",
+        help="Pictures, folders with all their subfolders, patterns like 'art/**/*.jpg', WebDataset tars.",
+        show_default=False,
     ),
 ]
 ImagesFrom = Annotated[
@@ -49,24 +53,29 @@ Out = Annotated[
     Path, typer.Option("--output", "-o", help="The dataset folder to write.", readable=False, show_default=False)
 ]
 Layout = Annotated[
-    Literal["folder", "shards"], typer.Option("--layout", help="A folder a sequence, or WebDataset tars.")
+    Literal["folder", "shards"], typer.Option("--layout", help="Write a folder for each sequence, or WebDataset tars.")
 ]
 ShardSize = Annotated[int, typer.Option("--shard-size", min=1, help="Megabytes after which a tar is full.")]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Pictures worked on at once; by default the processors.", show_default=False),
+    typer.Option("--workers", min=1, help="Pictures worked on at once; by default one a core.", show_default=False),
 ]
 ShardIndex = Annotated[
     int | None,
-    typer.Option("--shard-index", min=0, help="Which part of the inputs is done here, from 0.", show_default="Slurm's"),
+    typer.Option("--shard-index", min=0, help="The part of the inputs for this run, from 0.", show_default="Slurm's"),
 ]
 NumShards = Annotated[
     int | None,
-    typer.Option("--num-shards", min=1, help="In how many parts, by runs of their own.", show_default="Slurm's, or 1"),
+    typer.Option(
+        "--num-shards",
+        min=1,
+        help="How many parts there are, one a run.",
+        show_default="Slurm's, or 1",
+    ),
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option("--time-limit", min=0, help="Minutes after which to stop, to go on another time.", show_default=False),
+    typer.Option("--time-limit", min=0, help="Minutes after which to stop; run it again to go on.", show_default=False),
 ]
 MaxBad = Annotated[
     int | None, typer.Option("--max-bad", min=0, help="Stop after more failures than this.", show_default=False)
@@ -77,14 +86,15 @@ Packed = Annotated[Path, typer.Argument(help="A dataset in shards.", readable=Fa
 
 STROKES = """Paint pictures stroke by stroke, each by every --method.
 
-fit goes from coarse to fine, human as `generate` does; learn-to-paint lays semi-transparent
-curves, five a step; stylized works with an oil brush or a marker in finer and finer grids.
+fit goes from coarse to fine, human as `generate` does; learn-to-paint lays
+semi-transparent curves, five a step; stylized works with an oil brush or a
+marker in finer and finer grids.
 
-Example: paintproc synth strokes paintings/ -o dataset --method fit --method human
+Example: paintproc synth strokes paintings/ -o dataset --method human
 """
-LAYERS = """Place the regions of pictures on a blank canvas, one after the other, by depth.
+LAYERS = """Place the regions of pictures on a blank canvas one by one, in order of depth.
 
-Example: paintproc synth layers paintings/ -o layers --order far-to-near --render strokes
+Example: paintproc synth layers paintings/ -o layers --render strokes
 """
 
 
@@ -122,17 +132,17 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
     return options_from(settings)(command)
 
 
-app.command("strokes")(_building(SynthStrokesConfig, STROKES))
-app.command("layers")(_building(SynthLayersConfig, LAYERS))
+app.command("strokes", add_help_option=False)(_building(SynthStrokesConfig, STROKES))
+app.command("layers", add_help_option=False)(_building(SynthLayersConfig, LAYERS))
 
 
 @app.command("verify")
 def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Read every byte of a dataset, in a folder or in shards, and say what is wrong.
+    """Check every byte of a dataset, in a folder or in shards.
 
     Example: paintproc synth verify dataset
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.dataset import read_summary
         from paintproc.shards import SHARDS
         from paintproc.verify import verify_dataset, verify_shards
@@ -164,11 +174,11 @@ def pack(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a dataset folder as WebDataset tars; the same dataset gives the same bytes.
+    """Write a dataset folder as WebDataset tars; equal datasets give equal bytes.
 
     Example: paintproc synth pack dataset -o packed
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.dataset import refuse_foreign
         from paintproc.shards import pack_dataset
 
@@ -191,11 +201,11 @@ def unpack(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write WebDataset tars as the dataset folder they were packed from, byte for byte.
+    """Write WebDataset tars as the dataset folder that they were made from.
 
     Example: paintproc synth unpack packed -o dataset
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.dataset import refuse_foreign
         from paintproc.shards import unpack_dataset
 
@@ -206,6 +216,8 @@ def unpack(
 
 
 def _watched(progress: Any) -> Any:
+    """`progress`, with a look for signals at each call."""
+
     def advance(done: float) -> None:
         check_stopped()
         progress(done)
@@ -214,7 +226,7 @@ def _watched(progress: Any) -> Any:
 
 
 def _shard(index: int | None, count: int | None) -> tuple[int, int]:
-    """This run's part of the inputs: as asked for, else as Slurm's job array says."""
+    """Index and number of parts for this run: from the options, else from Slurm's job array, else all in one."""
     slurm = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN", "STEP")}
     if index is None and count is None and slurm["ID"].isdecimal() and slurm["COUNT"].isdecimal():
         first, step = (int(slurm[name] or default) for name, default in (("MIN", "0"), ("STEP", "1")))
@@ -243,7 +255,7 @@ def _run(
     weights: Path | None,
     **how: Any,
 ) -> None:
-    """Find the inputs, build the dataset, say what came of it."""
+    """Find the inputs, build the dataset, report the result."""
     import time
 
     from paintproc.cli.inputs import read_list
@@ -258,6 +270,7 @@ def _run(
         raise UsageError("--overwrite goes with one shard.", "Remove the dataset by hand.")
     begun = time.monotonic()
     sources = find_sources([*(inputs or []), *([] if images_from is None else read_list(images_from, null))])
+    _refuse_unreadable(sources, inputs or [])
     networks = choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
     if networks.names:
         console.say(f"Scenes are seen by {networks}.")
@@ -276,15 +289,28 @@ def _run(
     _say_report(build, report, time.monotonic() - begun, json)
 
 
+def _refuse_unreadable(sources: "list[Source]", named: list[str]) -> None:
+    """InputError where no input at all can be read, before a dataset of nothing is begun."""
+    if not all(source.broken for source in sources):
+        return
+    hint = "Download the pictures first; addresses are not read." if any("://" in name for name in named) else ""
+    first = sources[0].broken
+    raise InputError(first if len(sources) == 1 else f"No input can be read. The first: {first}", hint)
+
+
 def _say_report(build: "Build", report: "Report", seconds: float, json: bool) -> None:
     counts = report.counts
     if json:
+        from paintproc.dataset import failures_among, read_inputs
+
+        for line in failures_among(read_inputs(build.out) if counts is not None else []):
+            print_result(encoder.dumps(line))
         state = "unfinished" if counts is None else "finished"
         print_result(encoder.dumps({"output": str(build.out), "state": state, "counts": counts}))
     else:
         print_result(str(build.out))
     if counts is None:
-        console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all are.")
+        console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all parts are.")
     elif not report.worked_on:
         shards = ", in shards" if (build.out / "shards.jsonl").exists() else ""
         console.say(f"{build.out} is complete already{shards}: {_spelled(counts)}.")
@@ -298,7 +324,7 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
 
 
 def _say_estimate(build: "Build", json: bool) -> None:
-    """What would be done, by painting one of the pictures and throwing it away."""
+    """Report an estimate of the whole work; one picture is painted for it and thrown away."""
     from paintproc.synth.estimate import estimate
 
     with console.progress_bar("painting one of them, to see how long it takes"):
