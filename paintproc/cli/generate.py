@@ -88,7 +88,7 @@ def command(
     _refuse_file(output)
     inputs, batch = list_inputs([*(image or []), *(more or [])], images_from, null)
     if canvas is not None and batch:
-        raise UsageError("--canvas goes with one picture.", f"{len(inputs)} were given.")
+        raise UsageError("--canvas works with one picture only.", f"{len(inputs)} were given.")
     if canvas == STDIN and (images_from == STDIN or any(source.name == STDIN for source in inputs)):
         raise UsageError("Standard input can be read once only.")
     if config.plan != FREE:
@@ -178,7 +178,7 @@ def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, worker
     from paintproc.strokes.rasterize import threads_of_workers
 
     if any(task.source == STDIN for task in tasks):
-        raise UsageError("Standard input goes with --workers 1.")
+        raise UsageError("Standard input needs --workers 1.")
     running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
     label = f"painting {len(tasks)} pictures"
     with threads_of_workers(workers), contextlib.closing(running), console.progress_bar(label) as progress:
@@ -230,7 +230,7 @@ def _generate_one(
         console.say(f"{folder} is complete already.")
     else:
         # without --overwrite, only the same sequence is replaced, and only if files of it are missing
-        guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _same(folder, facts))
+        guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _refuse_different(folder, facts))
         _paint(picture, start, folder, config, networks, Path(source).name, guard)
     if not as_json:
         return str(folder)
@@ -251,11 +251,11 @@ def _networks(config: GenerateConfig, weights: Path | None) -> "SceneNetworks":
 
     networks = scene_networks(config, weights)
     if networks.names:
-        console.say(f"Scenes are seen by {networks}.")
+        console.say(f"Regions are found by {networks}.")
     return networks
 
 
-def _same(folder: Path, facts: dict[str, Any]) -> None:
+def _refuse_different(folder: Path, facts: dict[str, Any]) -> None:
     """OutputError unless `folder` holds the sequence of these facts, whole or with files missing."""
     from paintproc.process.folder import is_finished, refuse_foreign
 

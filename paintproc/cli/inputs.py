@@ -37,7 +37,7 @@ def list_inputs(named: list[str], listed_in: str | None, null: bool) -> tuple[li
     batch = listed_in is not None
     for name in named:
         if not name:
-            raise UsageError("--image is empty.", "Is a shell variable not set?")
+            raise UsageError("--image is empty.", "Is a shell variable unset?")
         inside = _in_folder(Path(name)) if name != STDIN else None
         batch = batch or inside is not None
         found.extend([Input(name)] if inside is None else inside)

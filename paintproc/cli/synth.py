@@ -150,7 +150,9 @@ def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: V
         packed = (dataset / SHARDS).exists()
         with console.progress_bar(f"reading {dataset.name}") as progress:
             problems = (
-                verify_shards(dataset, _watched(progress)) if packed else verify_dataset(dataset, _watched(progress))
+                verify_shards(dataset, _with_signal_check(progress))
+                if packed
+                else verify_dataset(dataset, _with_signal_check(progress))
             )
         for problem in problems:
             console.complain(f"paintproc: {problem}")
@@ -160,8 +162,8 @@ def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: V
         elif not problems:
             print_result(str(dataset))
         if problems:
-            raise PartialError(f"{len(problems)} things are wrong with {dataset}.")
-        console.say(f"All is well: {_spelled(counts)}.")
+            raise PartialError(f"{len(problems)} problems were found in {dataset}.")
+        console.say(f"All is well: {_counts_in_words(counts)}.")
 
 
 @app.command("pack")
@@ -184,7 +186,7 @@ def pack(
 
         replace = (lambda: refuse_foreign(output)) if overwrite else None
         with console.progress_bar(f"packing {dataset.name}") as progress:
-            listed = pack_dataset(dataset, output, shard_size << 20, _watched(progress), replace=replace)
+            listed = pack_dataset(dataset, output, shard_size << 20, _with_signal_check(progress), replace=replace)
         if json:
             for line in listed:
                 print_result(encoder.dumps(line | {"output": str(output)}))
@@ -211,11 +213,11 @@ def unpack(
 
         replace = (lambda: refuse_foreign(output)) if overwrite else None
         with console.progress_bar(f"unpacking {packed.name}") as progress:
-            unpack_dataset(packed, output, _watched(progress), replace=replace)
+            unpack_dataset(packed, output, _with_signal_check(progress), replace=replace)
         print_result(encoder.dumps({"output": str(output)}) if json else str(output))
 
 
-def _watched(progress: Any) -> Any:
+def _with_signal_check(progress: Any) -> Any:
     """`progress`, with a look for signals at each call."""
 
     def advance(done: float) -> None:
@@ -235,12 +237,12 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int]:
             raise UsageError("Slurm's job array has gaps.", "Pass --shard-index and --num-shards.")
         console.say(f"Slurm's job array: this is part {index} of {count}, counted from 0.")
     if index is not None and count is None:
-        raise UsageError("--shard-index goes with --num-shards.")
+        raise UsageError("--shard-index needs --num-shards.")
     if index is None and count not in (None, 1):
-        raise UsageError("--num-shards goes with --shard-index.")
+        raise UsageError("--num-shards needs --shard-index.")
     shard = index or 0, count or 1
     if shard[0] >= shard[1]:
-        raise UsageError(f"--shard-index is {shard[0]}.", f"It lies below --num-shards, {shard[1]}.")
+        raise UsageError(f"--shard-index is {shard[0]}.", f"It must be less than --num-shards, {shard[1]}.")
     return shard
 
 
@@ -267,13 +269,13 @@ def _run(
     from paintproc.synth.sources import find_sources
 
     if how["overwrite"] and how["shard"][1] > 1:
-        raise UsageError("--overwrite goes with one shard.", "Remove the dataset by hand.")
+        raise UsageError("--overwrite does not work with --shard-index.", "Remove the dataset by hand.")
     begun = time.monotonic()
     sources = find_sources([*(inputs or []), *([] if images_from is None else read_list(images_from, null))])
     _refuse_unreadable(sources, inputs or [])
     networks = choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
     if networks.names:
-        console.say(f"Scenes are seen by {networks}.")
+        console.say(f"Regions are found by {networks}.")
     how["workers"] = how["workers"] or thread_count()
     if how["time_limit"] is not None:
         how["time_limit"] *= 60
@@ -313,10 +315,10 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
         console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all parts are.")
     elif not report.worked_on:
         shards = ", in shards" if (build.out / "shards.jsonl").exists() else ""
-        console.say(f"{build.out} is complete already{shards}: {_spelled(counts)}.")
+        console.say(f"{build.out} is complete already{shards}: {_counts_in_words(counts)}.")
     else:
         rate = report.sequences / max(seconds, 1e-9) * 3600
-        console.say(f"{_spelled(counts)}.")
+        console.say(f"{_counts_in_words(counts)}.")
         console.say(f"{report.sequences} sequences made in {_minutes(seconds)}, {rate:.0f} an hour.")
     if report.failed:
         listed = f"; they are listed in {build.out / 'failures.jsonl'}" if counts is not None else ""
@@ -341,7 +343,7 @@ def _say_estimate(build: "Build", json: bool) -> None:
     console.say(f"{text}, about {size:.2f} GB ({free:.0f} GB are free), about {_minutes(found['seconds'])}{skipped}")
 
 
-def _spelled(counts: dict[str, int]) -> str:
+def _counts_in_words(counts: dict[str, int]) -> str:
     return (
         f"{counts['inputs']} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; "
         f"{counts['sequences']} sequences"

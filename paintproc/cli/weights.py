@@ -54,7 +54,7 @@ def list_weights(weights_dir: WeightsDir = None, json: JsonTable = False, verbos
                 mark = "" if found == "missing" else found
                 print_result(f"{weight.name:<24} {mark:<12} {spelled(weight.size):>15}  {weight.title}")
         if not json:
-            console.say(f"Their folder is {folder}; `paintproc weights get NAME` fetches one.")
+            console.say(f"The folder of weights is {folder}; `paintproc weights get NAME` fetches one.")
 
 
 @app.command("get")
@@ -93,7 +93,7 @@ def get_weights(
                 if not get(weight, folder, offline, advance):
                     console.say(f"{name} is there already.")
 
-        _each(names, folder, bring, json)
+        _for_each(names, folder, bring, json)
 
 
 @app.command("path")
@@ -143,7 +143,7 @@ def verify_weights(
             names = [weight.name for weight in read_manifest().values() if state(weight, folder) != "missing"]
             if not names:
                 console.say(f"There are no weights in {folder}.")
-        _each(names, folder, lambda name: verify(named(name), folder), json)
+        _for_each(names, folder, lambda name: verify(named(name), folder), json)
 
 
 @app.command("convert")
@@ -170,10 +170,10 @@ def convert_weights(
         from paintproc.weights.store import convert_by_hand, weights_folder
 
         folder = weights_folder(weights_dir)
-        _each([name], folder, lambda name: convert_by_hand(named(name), folder, file), json)
+        _for_each([name], folder, lambda name: convert_by_hand(named(name), folder, file), json)
 
 
-def _each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
+def _for_each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
     """Do `work` for each name and print its folder; a failure among several names does not stop the others."""
     from paintproc.weights.manifest import named
 

@@ -60,7 +60,7 @@ class GenerateConfig:
         check_range(self, "painting_time", 0.01, 1_000_000)
         check_range(self, "seed", 0, 2**63 - 1)
         if not self.format:
-            raise UsageError("--format names nothing to write.", "Choose at least one of frames, mp4, sheet, svg.")
+            raise UsageError("--format is empty.", "Choose at least one of frames, mp4, sheet, svg.")
         ordered = tuple(f for f in get_args(Format) if f in self.format)
         object.__setattr__(self, "format", ordered)
 

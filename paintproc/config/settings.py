@@ -64,7 +64,7 @@ def check_range(settings: Any, name: str, low: float, high: float) -> None:
     """UsageError where a number lies outside [low, high]."""
     value = getattr(settings, name)
     if value is not None and not low <= value <= high:
-        raise UsageError(f"{option(name)} is {value}.", f"It lies between {low:g} and {high:g}.")
+        raise UsageError(f"{option(name)} is {value}.", f"It must lie between {low:g} and {high:g}.")
 
 
 def read_settings_file(path: Path, settings: type) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class SynthStrokesConfig(SynthConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.method:
-            raise UsageError("--method names nothing.", f"Choose at least one of {', '.join(METHODS)}.")
+            raise UsageError("--method is empty.", f"Choose at least one of {', '.join(METHODS)}.")
         object.__setattr__(self, "method", tuple(method for method in METHODS if method in self.method))
 
 
