@@ -332,7 +332,7 @@ def test_a_part_that_lost_a_sequence_must_make_it_again(paintproc, tmp_path, inp
     paintproc(*common, "--shard-index", 0)
     shutil.rmtree(next(tmp_path.glob(".out.*.building/train/*/")))
     done = paintproc(*common, "--shard-index", 1)
-    assert done.returncode == 0 and "finished when all are" in done.stderr
+    assert done.returncode == 0 and "finished when all parts are" in done.stderr
     assert not (tmp_path / "out").exists()
     assert paintproc(*common, "--shard-index", 0).returncode == 0
     assert read_summary(tmp_path / "out")["counts"]["sequences"] == 5
@@ -450,7 +450,7 @@ def test_shards_of_the_work(paintproc, tmp_path, inputs):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
     slurm = os.environ | {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
     done = paintproc(*common, env=slurm)
-    assert done.returncode == 0 and "part 1 of 2" in done.stderr and "finished when all are" in done.stderr
+    assert done.returncode == 0 and "part 1 of 2" in done.stderr and "finished when all parts are" in done.stderr
     assert "counts" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert paintproc(*common, "--shard-index", 0, "--num-shards", 2).returncode == 0
     assert read_summary(tmp_path / "out")["counts"]["done"] == 5
