@@ -120,7 +120,9 @@ def output_error(target: Path, error: OSError) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"The disk is full; {target} was not written.", "Free some space and run it again.")
     if isinstance(error, FileExistsError) and error.filename == str(target):
-        return OutputError(f"{target} exists already.", "Choose another --output, or pass --overwrite.")
+        return OutputError(
+            f"{target} exists already.", "Choose another --output, or pass --overwrite (in Python: overwrite=True)."
+        )
     reason = (error.strerror or str(error)).lower()
     return OutputError(f"{target} cannot be written: {reason}.", "Choose another --output.")
 

@@ -1,4 +1,4 @@
-"""Images and videos in and out; the only file that knows Pillow and ffmpeg."""
+"""Read and write images and videos; the only file that uses Pillow and ffmpeg."""
 
 import contextlib
 import hashlib
@@ -15,12 +15,14 @@ from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin,
 
 from paintproc.errors import InputError, OutputError
 
+PillowImage = Image.Image
+
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
-"""What is read, judged by content."""
+"""The kinds of files that are read; their content decides, not their name."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
-"""What is looked for in folders."""
+"""Endings by which images are found in folders."""
 MAX_PIXELS = 2**27
-"""Larger pictures are refused by their header, before anything is allocated."""
+"""Larger pictures are refused when their header is read, before memory is allocated."""
 MAX_BYTES = 2**30
 
 
@@ -31,9 +33,13 @@ class Picture:
     pixels: np.ndarray
     """uint8 [height, width, 3]"""
     sha256: str
-    """of the file's bytes"""
+    """Digest of the file's bytes; for arrays and images of Pillow, of size and pixels."""
     notes: tuple[str, ...]
-    """What was decided on the way, in sentences."""
+    """What the reader decided, in sentences."""
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[:2]
+        return f"Picture({height} x {width})"
 
 
 def load_picture(source: str | Path | bytes, name: str | None = None, max_side: int | None = None) -> Picture:
@@ -41,7 +47,7 @@ def load_picture(source: str | Path | bytes, name: str | None = None, max_side: 
 
     Turned upright by EXIF, color profile converted to sRGB, transparency laid over white, 16-bit
     scaled to 8; of several frames or pages the first is taken, and noted. With `max_side` the
-    longer side is shrunk to it (Lanczos). InputError, in one sentence, for anything else.
+    longer side is shrunk to it (Lanczos). InputError, in one sentence, for what cannot be read.
     """
     name = name or ("standard input" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else _read(Path(source), name)
@@ -66,7 +72,7 @@ def load_picture(source: str | Path | bytes, name: str | None = None, max_side: 
 
 
 def picture_size(data: bytes) -> tuple[int, int]:
-    """Height and width in pixels that an image file says it has, before it is turned. InputError where it says none."""
+    """Height and width in pixels by the header of an image file, before EXIF turns it. InputError without one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -82,14 +88,32 @@ def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
 
 
 def picture_from_pixels(pixels: np.ndarray, max_side: int | None = None) -> Picture:
-    """The same value from uint8 sRGB [H, W, 3]; InputError for any other array."""
+    """A picture from uint8 sRGB [H, W, 3]; InputError for any other array."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise InputError(f"An image array is uint8 [height, width, 3], not {pixels.dtype} {pixels.shape}.")
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
     return Picture(np.array(_shrunk(Image.fromarray(pixels), max_side)), digest, ())
 
 
-def _read(path: Path, name: str) -> bytes:
+def picture_from_image(image: PillowImage, max_side: int | None = None) -> Picture:
+    """A picture from an image of Pillow, converted as `load_picture` converts a file; of several frames the current
+    one. InputError for what cannot be read.
+    """
+    name, notes = "the image", list[str]()
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, image.width * image.height)
+    try:
+        image.load()
+        pixels = np.array(_to_srgb(ImageOps.exif_transpose(image), name, notes))
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{name} is damaged: {str(error).rstrip('.') or type(error).__name__}.") from error
+    return replace(picture_from_pixels(pixels, max_side), notes=tuple(notes))
+
+
+def check_file(path: Path, name: str) -> None:
+    """InputError where `path`, which messages call `name`, is not a file of a size that is read."""
     try:
         path.stat()
         if path.is_dir():
@@ -98,15 +122,28 @@ def _read(path: Path, name: str) -> bytes:
             raise InputError(f"{name} is not a regular file.", "Pipe it in with --image - instead.")
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{name} is larger than 1 GiB.")
-        return path.read_bytes()
     except FileNotFoundError:
+        if "://" in name:
+            raise InputError(f"{name} is an address, which is not read.", "Download the file first.") from None
         raise InputError(f"{name} does not exist.") from None
     except OSError as error:
-        raise InputError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+        raise _unreadable(name, error) from error
+
+
+def _read(path: Path, name: str) -> bytes:
+    check_file(path, name)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    return InputError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}.")
 
 
 def _refused_kind(data: bytes) -> str:
-    """The name of a kind of file that people have but that is not read; empty for others."""
+    """The name of a common kind of file that is not read; empty for all others."""
     head = data[:4096]
     if head[4:8] == b"ftyp":
         brands = head[8:32]
@@ -135,6 +172,7 @@ def _refused_kind(data: bytes) -> str:
 
 
 def _decode(data: bytes, name: str, max_side: int | None) -> tuple[np.ndarray, list[str]]:
+    """Pixels of an image file as `load_picture` promises them, and its notes."""
     notes = []
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
@@ -165,7 +203,7 @@ def _shrunk(image: Image.Image, max_side: int | None) -> Image.Image:
 
 
 def _eight_bit(values: np.ndarray) -> np.ndarray:
-    """16-bit values as 8-bit ones, rounded, by strips: the picture may be large."""
+    """16-bit values rounded to 8-bit ones, in strips of rows to save memory."""
     result = np.empty(values.shape, np.uint8)
     for y in range(0, len(values), 256):
         result[y : y + 256] = np.clip(np.rint(values[y : y + 256] / np.float32(257)), 0, 255)
@@ -178,13 +216,13 @@ def _too_large(name: str, pixels: int) -> InputError:
 
 
 def _is_raw(image: Image.Image) -> bool:
-    """DNG has a version tag; NEF, ARW and PEF keep the picture in sub-IFDs beside a maker's name."""
+    """Whether a TIFF is a camera's: DNG has a version tag; NEF, ARW and PEF have sub-IFDs and a maker's name."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     return 50706 in tags or (330 in tags and 271 in tags)
 
 
 def _to_srgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
-    """8-bit sRGB without alpha."""
+    """`image` as 8-bit sRGB without alpha; what was decided is added to `notes`."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         image = Image.fromarray(_eight_bit(np.asarray(image)))
@@ -221,11 +259,11 @@ def save_png(path: Path, pixels: np.ndarray, text: dict[str, str]) -> None:
 
 
 def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds: float, comment: str) -> None:
-    """Write a looping `gif` or `webp`; the last frame stays three times as long."""
+    """Write a looping `gif` or `webp`; the last frame is shown three times as long as the others."""
     each = round(1000 * seconds / (len(frames) + 2))
     images = [Image.fromarray(frame) for frame in frames]
     if kind == "gif":
-        # one palette for all frames, or flat areas would flicker
+        # one palette for all frames: with one each, flat areas flicker
         samples = [np.asarray(_shrunk(image, 128)) for image in images]
         palette = Image.fromarray(np.concatenate(samples)).quantize(256, Image.Quantize.MEDIANCUT)
         images = [image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for image in images]
@@ -237,8 +275,8 @@ def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds:
 
 
 def contact_sheet(frames: Sequence[np.ndarray], labels: Sequence[str]) -> np.ndarray:
-    """All frames on one page, uint8 [H, W, 3], each with its label below it: up to eight in one
-    row, more in rows of four.
+    """All frames on one page, uint8 [H, W, 3], each with its label below it; up to eight in one row, more in rows of
+    four.
     """
     columns = len(frames) if len(frames) <= 8 else 4
     height, width = frames[0].shape[:2]
@@ -269,10 +307,10 @@ def label(pixels: np.ndarray) -> np.ndarray:
 
 
 def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, comment: str) -> None:
-    """Write `count` frames, uint8 [H, W, 3], as H.264 in an MP4; read back to be sure.
+    """Write `count` frames, uint8 [H, W, 3], as H.264 in an MP4, and count them by decoding the file.
 
     Odd sizes are padded to even ones by repeating the last row or column. Equal frames give
-    equal bytes. OutputError when the encoder fails or the file does not hold what it should.
+    equal bytes. OutputError when the encoder fails or the file holds another number of frames.
     """
     stream = iter(frames)
     first = next(stream)
@@ -304,7 +342,7 @@ def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, c
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a video really holds, by decoding it; 0 when it cannot be read."""
+    """Number of frames in a video, by decoding it; 0 when it cannot be read."""
     arguments = ["-i", str(path.resolve()), "-map", "0:v:0", "-f", "null", "-progress", "pipe:1", "-"]
     with _ffmpeg(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, _):
         output, _ = process.communicate()
@@ -320,7 +358,7 @@ def ffmpeg_version() -> str:
 
 @contextlib.contextmanager
 def _ffmpeg(arguments: list[str], **pipes: int) -> Iterator[tuple["subprocess.Popen[bytes]", io.BufferedRandom]]:
-    """A running ffmpeg in a session of its own, and its log; it never outlives the block."""
+    """A running ffmpeg in a session of its own, and its log; it is ended with the block."""
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", *arguments]
@@ -341,6 +379,7 @@ def _ffmpeg(arguments: list[str], **pipes: int) -> Iterator[tuple["subprocess.Po
 
 
 def _video_error(path: Path, log: io.BufferedRandom) -> OutputError:
+    """Why ffmpeg failed, from its log."""
     log.seek(0)
     text = log.read().decode(errors="replace").strip().splitlines()
     if any("No space left" in line for line in text):

@@ -1,4 +1,4 @@
-"""`PaintingSequence`: how one painting came about, from blank canvas to finished one, and its record on disk."""
+"""`PaintingSequence`: the canvases of one painting from the first to the finished one, and their record on disk."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +14,23 @@ from paintproc.strokes.values import Strokes
 
 FORMAT = "paintproc-sequence-1"
 RECORD = "sequence.json"
+OWN_KEYS = ("format", "frames", "files")
+"""Keys of the record that are written from the sequence itself; `info` cannot hold them."""
 
 
 @dataclass(frozen=True, eq=False)
 class PaintingSequence:
     """Canvases in painting order, and what is known about them.
 
-    frames    F canvases, uint8 sRGB [H, W, 3], all of one size; the first is the blank canvas
+    frames    F canvases, uint8 sRGB [H, W, 3], all of one size; the first is the canvas before the first stroke
     progress  [F] part of painting time passed, non-decreasing, from 0 to 1
     stages    F names: the part of the plan that led to each frame
     captions  F short sentences
-    seconds   [F] painting time
+    seconds   [F] painting time passed, not negative
     strokes   what was painted, where it is known
     scene     the regions of the painting, where they were looked for
     target    the painting to be reproduced, uint8 [H, W, 3]; the last frame is the last canvas
-    info      method, seed, settings, versions, distances, provenance: values JSON can hold
+    info      method, seed, settings, versions, distances, provenance: values that JSON can hold
 
     Raises ValueError where lengths, shapes or ranges do not fit.
     """
@@ -50,9 +52,16 @@ class PaintingSequence:
         for name in ("progress", "stages", "captions", "seconds"):
             if len(getattr(self, name)) != count:
                 raise ValueError(f"{count} frames, but {len(getattr(self, name))} {name}")
-        progress = np.asarray(self.progress, np.float64)
-        if progress.min() < 0 or progress.max() > 1 or (np.diff(progress) < 0).any():
+        progress, seconds = np.asarray(self.progress, np.float64), np.asarray(self.seconds, np.float64)
+        if not ((progress >= 0) & (progress <= 1)).all() or (np.diff(progress) < 0).any():
             raise ValueError("progress runs forward within [0, 1]")
+        if count > 1 and (progress[0], progress[-1]) != (0, 1):
+            raise ValueError(f"progress runs from 0 to 1, not from {progress[0]:g} to {progress[-1]:g}")
+        if not ((seconds >= 0) & (seconds < np.inf)).all():
+            raise ValueError("seconds are finite and not negative")
+        taken = [key for key in OWN_KEYS if key in self.info]
+        if taken:
+            raise ValueError(f"info holds {taken[0]!r}, which the record says itself")
         first = self.frames[0]
         for frame in self.frames:
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first.shape:
@@ -63,9 +72,16 @@ class PaintingSequence:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __repr__(self) -> str:
+        height, width = self.frames[0].shape[:2]
+        facts = [f"{len(self)} frame{'s' * (len(self) > 1)} {height} x {width}"]
+        facts += [str(self.info["method"])] if "method" in self.info else []
+        facts += [f"{len(self.strokes)} strokes"] if self.strokes is not None else []
+        return f"PaintingSequence({', '.join(facts)})"
+
 
 def write_record(sequence: PaintingSequence, folder: Path, frames: Sequence[str] | None) -> None:
-    """Write the record of a sequence whose files lie in `folder`; `frames` names those of the frames, if kept."""
+    """Write the record of a sequence whose files are in `folder`; `frames` names the files of its frames, if any."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     record = {
         "format": FORMAT,
@@ -87,7 +103,7 @@ def write_record(sequence: PaintingSequence, folder: Path, frames: Sequence[str]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a sequence of ours; None for anything else."""
+    """The record in a sequence folder; None where there is none, or one of another format."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         sound = record["format"] == FORMAT and all(isinstance(name, str) for name in dict(record["files"]))
@@ -97,7 +113,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def differences(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Where a record says something else than `facts`: the key, as `settings.size`, what it says, what `facts` say."""
+    """Each difference between a record and `facts`: the key, such as `settings.size`, its value in the record and in
+    `facts`.
+    """
     found = dict(_flat(record))
     for key, wanted in _flat(json.loads(json.dumps(facts))):
         if found.get(key) != wanted:
@@ -105,6 +123,7 @@ def differences(record: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested dicts, each with its keys joined by dots."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else key)

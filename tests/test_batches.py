@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ def test_workers_make_the_same_files(paintproc, pictures, tmp_path):
     assert "failures.jsonl" in found[0] and len(found[0]) == 1 + 5 * 5
     again = paintproc("generate", pictures, *QUICK, "-o", "out3", "--workers", 2, "--json")
     assert again.stderr.count("is complete already") == 5
-    assert [json.loads(line)["frames"] for line in again.stdout.splitlines()] == [3] * 5
+    lines = {Path(line["input"]).name: line for line in map(json.loads, again.stdout.splitlines())}
+    assert lines.pop("broken.jpg")["exit_code"] == 3
+    assert {name: line["frames"] for name, line in lines.items()} == {f"{k}.png": 3 for k in range(5)}
 
 
 def test_standard_input_is_read_by_one(paintproc, pictures):

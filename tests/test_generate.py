@@ -13,6 +13,8 @@ import pytest
 from conftest import COMMAND
 from PIL import Image
 
+from paintproc.cli.generate import _output_folders
+from paintproc.cli.inputs import list_inputs
 from paintproc.media import count_frames
 from paintproc.strokes.values import load_strokes
 
@@ -142,7 +144,7 @@ def test_formats_and_finish(paintproc, small_file, painting):
     assert np.array_equal(np.array(Image.open(folder / "frames/003.png")), painting)
     line = json.loads(done.stdout)
     record = json.loads((folder / "sequence.json").read_text())
-    assert line.keys() == {"output", "frames", "strokes", "psnr", "seconds"}
+    assert line.keys() == {"input", "output", "frames", "strokes", "psnr", "seconds"}
     assert line["psnr"] == record["painted_end"]["psnr"] < 60
     assert record["frames"][-1]["caption"] == "finished: the picture itself"
 
@@ -176,13 +178,17 @@ def test_a_batch_loses_only_its_bad_items(paintproc, tmp_path, painting):
     for name in ("one.png", "two.png", "deep/one.png"):
         Image.fromarray(painting).save(folder / name)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    done = paintproc("generate", "-i", folder, folder / "deep" / "one.png", *QUICK, "-o", "out")
+    done = paintproc("generate", "-i", folder, folder / "deep" / "one.png", *QUICK, "-o", "out", "--json")
     assert done.returncode == 6
-    assert len(done.stdout.splitlines()) == 3
-    outputs = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert len(outputs) == 4
-    assert "two-process" in outputs
+    lines = {line["input"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert len(done.stdout.splitlines()) == 5
+    outputs = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*-process")]
+    assert len(outputs) == 4, "two of them are called one, one is in a subfolder"
+    assert {"two-process", "deep/one-process"} < set(outputs)
+    assert lines[str(folder / "two.png")]["output"] == "out/two-process"
+    assert lines[str(folder / "deep" / "one.png")]["frames"] == 4
     failure = json.loads((tmp_path / "out" / "failures.jsonl").read_text())
+    assert lines[failure["input"]] == failure
     assert failure["input"].endswith("broken.jpg")
     assert failure["exit_code"] == 3
 
@@ -247,6 +253,10 @@ BAD = {
     "output below a file": (("-i", "small.png", "-o", "text.png/x"), 7, "cannot be written"),
     "empty name": (("-i", ""), 2, "--image is empty"),
     "current folder": (("-i", "small.png", "-o", "."), 7, "not a sequence folder"),
+    "output like a video": (("-i", "small.png", "-o", "out.mp4"), 2, "--format mp4 writes process.mp4"),
+    "output like a photograph": (("-i", "small.png", "-o", "out.JPG"), 2, "--format frames"),
+    "address": (("-i", "https://example.org/a.jpg"), 3, "https://example.org/a.jpg is an address"),
+    "dry run of nothing": (("-i", "nowhere.jpg", "--dry-run"), 3, "does not exist"),
     "long name": (("-i", "x" * 300), 3, "too long"),
     "long output": (("-i", "small.png", "-o", "x" * 300), 7, "too long"),
     "stdin twice": (("-i", "-", "--canvas", "-"), 2, "once only"),
@@ -316,13 +326,13 @@ def test_a_signal_that_a_callback_swallows_is_said_once():
     code = """if True:
         import ctypes, os, signal
         import typer
-        from paintproc.cli.options import check_stopped, manners
+        from paintproc.cli.options import check_stopped, plain_exits
 
         def signalled():
             os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            with manners(verbose=False, quiet=False):
+            with plain_exits(verbose=False, quiet=False):
                 ctypes.CFUNCTYPE(None)(signalled)()
                 print("swallowed", flush=True)
                 ctypes.CFUNCTYPE(None)(lambda: 1 / 0)()
@@ -342,9 +352,9 @@ def test_a_signal_waits_until_a_module_is_loaded(tmp_path):
     )
     code = """if True:
         import time, typer
-        from paintproc.cli.options import manners
+        from paintproc.cli.options import plain_exits
         try:
-            with manners(verbose=False, quiet=False):
+            with plain_exits(verbose=False, quiet=False):
                 import loaded
                 time.sleep(60)
         except typer.Exit as end:
@@ -402,9 +412,46 @@ def test_an_output_behind_a_link(paintproc, tmp_path, small_file):
 
 def test_a_dry_run_does_nothing(paintproc, small_file):
     done = paintproc("generate", "-i", small_file, "--dry-run")
-    assert done.returncode == 0
+    assert (done.returncode, done.stdout) == (0, "")
     assert "small-process" in done.stderr
-    assert not (small_file.parent / "small-process").exists()
+    done = paintproc("generate", "-i", small_file, "nowhere.png", "--dry-run", "--json")
+    assert done.returncode == 6
+    one, other = map(json.loads, done.stdout.splitlines())
+    assert one == {"input": str(small_file), "output": "small-process", "dry_run": True}
+    assert (other["input"], other["exit_code"]) == ("nowhere.png", 3) and "does not exist" in other["error"]
+    assert list(small_file.parent.iterdir()) == [small_file]
+
+
+def test_an_option_that_does_not_apply_is_said(paintproc, small_file):
+    done = paintproc("generate", "-i", small_file, "--dry-run", "--frames-at", "stage", "--num-frames", 5)
+    assert done.returncode == 0 and "--num-frames does not apply" in done.stderr
+    done = paintproc("generate", "-i", small_file, "--dry-run", "--frames-at", "change", "--num-frames", 5)
+    assert done.returncode == 0 and "--num-frames" not in done.stderr
+
+
+def test_a_folder_is_looked_through(tmp_path, small_file, monkeypatch):
+    """As by synth: to the bottom, in one order, without hidden files and what paintproc wrote."""
+    monkeypatch.chdir(tmp_path)
+    names = ["b.png", "a/c.JPG", "a/b.png", "a.png", "z/y/x.gif", "ä.png"]
+    left_out = [".hidden.png", ".git/a.png", "notes.txt", "b-process/frames/000.png", "data/train/x/000.png"]
+    for name in (*names, *left_out):
+        path = tmp_path / "art" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(small_file.read_bytes())
+    (tmp_path / "art" / "b-process" / "sequence.json").touch()
+    (tmp_path / "art" / "data" / "dataset.json").touch()
+    found, batch = list_inputs(["art"], None, False)
+    assert batch and [source.name for source in found] == [
+        "art/a.png", "art/a/b.png", "art/a/c.JPG", "art/b.png", "art/z/y/x.gif", "art/ä.png"]  # fmt: skip
+    folders = [str(path) for path in _output_folders(found, Path("out"), True)]
+    assert folders == [
+        "out/a-process", "out/a/b-process", "out/a/c-process", "out/b-process", "out/z/y/x-process", "out/ä-process",
+    ]  # fmt: skip
+    (tmp_path / "more" / "a").mkdir(parents=True)
+    for name in ("more/a/b.png", "art/a/b.jpg"):
+        (tmp_path / name).write_bytes(small_file.read_bytes())
+    found, _ = list_inputs(["art", "more", "small.png"], None, False)
+    assert len({*_output_folders(found, None, True)}) == len(found) == 9, "equal names are told apart"
 
 
 def test_render(paintproc, small_file):
@@ -413,17 +460,26 @@ def test_render(paintproc, small_file):
     for name in ("big.png", "big.svg", "big.mp4"):
         done = paintproc("render", strokes, "-o", name, "--size", 201, "--duration", 1)
         assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+    first = (small_file.parent / "big.png").read_bytes()
     big = Image.open(small_file.parent / "big.png")
     assert max(big.size) == 201
     last = Image.open(small_file.parent / "small-process/frames/003.png")
     error = np.asarray(big.resize(last.size, Image.Resampling.BOX), float) - np.asarray(last, float)
     assert np.abs(error).mean() < 8
     assert count_frames(small_file.parent / "big.mp4") == 30
-    again = paintproc("render", strokes, "-o", "big.png", "--size", 201)
+    again = paintproc("render", strokes, "-o", "big.png", "--size", 201, "--json")
+    facts = json.loads(again.stdout)
+    assert (facts["input"], facts["output"], facts["width"], facts["strokes"]) == (strokes, "big.png", 201, 30)
     assert (again.returncode, again.stderr) == (0, "big.png is complete already.\n")
     assert paintproc("render", strokes, "-o", "big.png").returncode == 7
     assert paintproc("render", strokes, "-o", "big.png", "--overwrite").returncode == 0
     assert paintproc("render", strokes, "-o", small_file, "--overwrite").returncode == 7
-    assert paintproc("render", strokes, "-o", "big.tiff").returncode == 2
+    assert ".tiff, which is not written" in paintproc("render", strokes, "-o", "big.tiff").stderr
+    assert "no ending" in paintproc("render", strokes, "-o", "big").stderr
+    done = paintproc("render", "small-process", "-o", "of-folder.png", "--size", 201)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (small_file.parent / "of-folder.png").read_bytes() == first
+    done = paintproc("render", "small-process/frames", "-o", "b.png")
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1) and "without strokes.safetensors" in done.stderr
     assert paintproc("render", small_file, "-o", "b.png").returncode == 3
     assert not leftovers(small_file.parent)

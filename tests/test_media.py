@@ -13,6 +13,7 @@ from paintproc.media import (
     contact_sheet,
     count_frames,
     load_picture,
+    picture_from_image,
     picture_from_pixels,
     save_animation,
     save_png,
@@ -316,3 +317,31 @@ def test_png_carries_its_text(tmp_path):
 def test_the_sheet_shows_every_frame():
     page = contact_sheet([np.full((40, 60, 3), 10 * k, np.uint8) for k in range(6)], [f"frame {k}" for k in range(6)])
     assert all((page == 10 * k).all(-1).sum() >= 40 * 60 for k in range(1, 6))
+
+
+def test_an_image_of_pillow_is_read_like_its_file():
+    """Turned by EXIF, its profile converted, transparency on white, 16 bits as 8."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    gray = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    rgba = np.dstack([chart(), np.linspace(0, 255, 2400).reshape(40, 60).astype(np.uint8)])
+    files = {
+        "turned": encoded(Image.fromarray(chart()), exif=turned),
+        "transparent": encoded(Image.fromarray(rgba)),
+        "palette": encoded(Image.fromarray(rgba).quantize(8), transparency=0),
+        "16 bit": encoded(Image.fromarray(chart()[..., 0].astype(np.uint16) * 257)),
+        "ink": encoded(Image.fromarray(chart()).convert("CMYK"), "TIFF"),
+        "wrong profile": encoded(Image.fromarray(chart()), icc_profile=gray),
+    }
+    for name, data in files.items():
+        from_file, from_image = load_picture(data, "the image"), picture_from_image(Image.open(io.BytesIO(data)))
+        assert np.array_equal(from_file.pixels, from_image.pixels), name
+        assert from_image.notes == from_file.notes, name
+        assert from_image.sha256 == picture_from_pixels(from_image.pixels).sha256
+    assert repr(picture_from_image(Image.fromarray(chart()), 30)) == "Picture(20 x 30)"
+    with pytest.raises(InputError, match="floating-point"):
+        picture_from_image(Image.fromarray(np.zeros((4, 4), np.float32)))
+    with pytest.raises(InputError, match="million pixels"):
+        picture_from_image(Image.new("1", (20_000, 10_000)))
+    with pytest.raises(InputError, match="damaged"):
+        picture_from_image(Image.open(io.BytesIO(files["transparent"][:-60])))

@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 from conftest import EXAMPLES
+from PIL import Image
 
 import paintproc
 from paintproc.errors import InputError
 from paintproc.process.captions import stages
 from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint8
 from paintproc.process.folder import film_frames, film_length
+from paintproc.scene.values import Observation
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.strokes.rasterize import rasterize
@@ -146,6 +148,14 @@ def test_a_picture_is_shrunk_and_settings_are_remembered(tmp_path, painting):
         ({"stages": ["a"]}, "stages"),
         ({"progress": [0, 0.6, 0.5]}, "forward"),
         ({"progress": [0, 0.6, 1.5]}, "forward"),
+        ({"progress": [0, float("nan"), 1]}, "forward"),
+        ({"progress": [0.1, 0.6, 1]}, "from 0 to 1, not from 0.1 to 1"),
+        ({"progress": [0, 0.6, 0.9]}, "from 0 to 1, not from 0 to 0.9"),
+        ({"seconds": [0, 1, float("nan")]}, "seconds"),
+        ({"seconds": [0, 1, float("inf")]}, "seconds"),
+        ({"seconds": [-1, 1, 2]}, "seconds"),
+        ({"info": {"format": "mine"}}, "'format'"),
+        ({"info": {"seed": 1, "frames": []}}, "'frames'"),
         ({"frames": [np.zeros((4, 6))] * 3}, "uint8"),
         ({"frames": [*frames(2), np.zeros((4, 7, 3), np.uint8)]}, "one size"),
         ({"target": np.zeros((5, 6, 3), np.uint8)}, "target"),
@@ -158,6 +168,38 @@ def test_a_sequence_is_checked_once(changes, words):
     assert len(PaintingSequence(**values)) == 3
     with pytest.raises(ValueError, match=words):
         PaintingSequence(**(values | changes))
+
+
+def test_one_frame_is_a_sequence():
+    one = PaintingSequence(frames=frames(1), progress=[0], stages=["a"], captions=[""], seconds=[0])
+    assert (len(one), repr(one)) == (1, "PaintingSequence(1 frame 4 x 6)")
+
+
+def test_values_say_what_they_are_in_one_line(painting):
+    sequence = paintproc.generate(painting, paintproc.GenerateConfig(strokes=20, num_frames=4))
+    assert repr(sequence) == "PaintingSequence(4 frames 50 x 64, human, 20 strokes)"
+    count, parts = len(sequence.scene), len(np.unique(sequence.scene.parts))
+    assert repr(sequence.scene) == f"Scene({count} regions, {parts} parts, 50 x 64, builtin)"
+    masks = np.zeros((3, 5, 6), bool)
+    assert repr(Observation(masks, np.ones(3), None, 0.0, "some")) == "Observation(3 masks, no depth, some)"
+    depth = np.zeros((5, 6), np.float32)
+    assert repr(Observation(masks, np.ones(3), depth, 0.5, "a")) == "Observation(3 masks, depth trusted 0.5, a)"
+
+
+def test_an_image_of_pillow_is_a_picture_too(painting):
+    config = paintproc.GenerateConfig(strokes=20, num_frames=3, size=40)
+    both = [paintproc.generate(image, config, canvas=image) for image in (painting, Image.fromarray(painting))]
+    assert both[0].info == both[1].info
+    assert all(np.array_equal(a, b) for a, b in zip(both[0].frames, both[1].frames, strict=True))
+
+
+def test_an_output_that_exists_is_refused_in_words_of_python_too(tmp_path):
+    plain = PaintingSequence(frames=frames(2), progress=[0, 1], stages=["a"] * 2, captions=[""] * 2, seconds=[0, 1])
+    config = paintproc.GenerateConfig(format=("frames",))
+    paintproc.save_sequence(plain, tmp_path / "a", config)
+    with pytest.raises(paintproc.PaintprocError, match=r"overwrite=True"):
+        paintproc.save_sequence(plain, tmp_path / "a", config)
+    paintproc.save_sequence(plain, tmp_path / "a", config, overwrite=True)
 
 
 def test_famous_paintings(paintings):

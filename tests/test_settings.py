@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 from conftest import ROOT
@@ -15,10 +16,11 @@ from paintproc.errors import InputError, UsageError
 @pytest.mark.parametrize("settings", [GenerateConfig, RenderConfig])
 def test_every_setting_is_an_option_with_its_help(paintproc, settings):
     command = settings.__name__.removesuffix("Config").lower()
-    text = " ".join(paintproc(command, "--help", env={"COLUMNS": "200", "PATH": "/usr/bin"}).stdout.split())
-    for name, (_, words) in field_types(settings).items():
+    text = " ".join(paintproc(command, "--help", env=os.environ | {"COLUMNS": "200"}).stdout.split())
+    for name, setting in field_types(settings).items():
         assert option(name) in text
-        assert words.split(";")[0].rstrip(".") in text.replace(" │ │ ", " ")
+        assert setting.help.split(";")[0].rstrip(".") in text.replace(" │ │ ", " ")
+        assert f"─ {setting.group} ─" in text
 
 
 @pytest.mark.parametrize("settings", [GenerateConfig, RenderConfig])

@@ -254,8 +254,11 @@ def test_every_input_is_accounted_for(paintproc, tmp_path, inputs):
     counts = read_summary(tmp_path / "out")["counts"]
     assert counts == {"inputs": 9, "done": 5, "skipped": 2, "failed": 2, "sequences": 5}
     assert not verify_dataset(tmp_path / "out")
-    again = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS)
+    again = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS, "--json")
     assert again.returncode == 6 and "complete already" in again.stderr
+    *failed, last = map(json.loads, again.stdout.splitlines())
+    assert [(line["input"], bool(line["error"])) for line in failed] == [("in/torn.png", True), ("missing.png", True)]
+    assert last["counts"] == counts
 
 
 def test_too_many_failures_stop(paintproc, tmp_path, inputs):
@@ -329,7 +332,7 @@ def test_a_part_that_lost_a_sequence_must_make_it_again(paintproc, tmp_path, inp
     paintproc(*common, "--shard-index", 0)
     shutil.rmtree(next(tmp_path.glob(".out.*.building/train/*/")))
     done = paintproc(*common, "--shard-index", 1)
-    assert done.returncode == 0 and "finished when all are" in done.stderr
+    assert done.returncode == 0 and "finished when all parts are" in done.stderr
     assert not (tmp_path / "out").exists()
     assert paintproc(*common, "--shard-index", 0).returncode == 0
     assert read_summary(tmp_path / "out")["counts"]["sequences"] == 5
@@ -447,7 +450,7 @@ def test_shards_of_the_work(paintproc, tmp_path, inputs):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
     slurm = os.environ | {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"}
     done = paintproc(*common, env=slurm)
-    assert done.returncode == 0 and "part 1 of 2" in done.stderr and "finished when all are" in done.stderr
+    assert done.returncode == 0 and "part 1 of 2" in done.stderr and "finished when all parts are" in done.stderr
     assert "counts" not in json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert paintproc(*common, "--shard-index", 0, "--num-shards", 2).returncode == 0
     assert read_summary(tmp_path / "out")["counts"]["done"] == 5
@@ -466,6 +469,21 @@ def test_overwrite_replaces_ours_alone(paintproc, tmp_path, inputs):
     refused = paintproc(*common)
     assert refused.returncode == 7 and "letter.txt, which is not ours" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["paintngs"], "paintngs does not exist."),
+        (["paintngs/", "x.png"], "No input can be read. The first: paintngs does not exist."),
+        (["https://example.org/a.png"], "Download the pictures first"),
+    ],
+)
+def test_nothing_found_is_no_dataset(paintproc, tmp_path, names, words):
+    done = paintproc("synth", "strokes", *names, "-o", "out", *SMALL)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lists_of_inputs(paintproc, tmp_path, inputs):

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from paintproc.cli import doctor, generate, render, synth, weights
+from paintproc.cli.options import HELP
 from paintproc.console import complain
 from paintproc.version import __version__
 
@@ -14,10 +15,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
-app.command("generate")(generate.command)
-app.command("render")(render.command)
+app.command("generate", add_help_option=False)(generate.command)
+app.command("render", add_help_option=False)(render.command)
 app.add_typer(synth.app, name="synth")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
@@ -40,7 +41,7 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
-    # file names that are no text pass through
+    # pass file names on that are not valid text
     sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
         sys.exit(app(standalone_mode=False))
@@ -49,8 +50,11 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
-        # what Typer says of wrong options: one sentence, like everything else
+        # Typer's errors about options, said in one sentence like all others
         if not hasattr(error, "format_message"):
             raise
-        complain(f"paintproc: {error.format_message()} See --help.")
+        message = error.format_message()
+        # without a command the help was printed instead, and the message is empty
+        if message:
+            complain(f"paintproc: {message} See --help.")
         sys.exit(getattr(error, "exit_code", 2))

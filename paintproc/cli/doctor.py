@@ -1,4 +1,4 @@
-"""`paintproc doctor`: what can run here, what cannot, and what would change it."""
+"""`paintproc doctor`: what runs on this machine, and what to install for the rest."""
 
 import importlib.metadata
 import importlib.util
@@ -9,19 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paintproc.cli.options import Json, Verbose, WeightsDir, manners, print_result
+from paintproc.cli.options import JsonTable, Verbose, WeightsDir, plain_exits, print_result
 from paintproc.version import __version__
 
 BASE = ("numpy", "numba", "opencv-python-headless", "scikit-image", "pillow", "imageio-ffmpeg", "safetensors")
 MODELS = ("torch", "torchvision", "segment-anything", "timm", "transformers", "onnxruntime", "h5py", "diffusers")
 
 
-def command(weights_dir: WeightsDir = None, json: Json = False, verbose: Verbose = False) -> None:
-    """Say what can run on this machine, what cannot, and the line that would change it.
+def command(weights_dir: WeightsDir = None, json: JsonTable = False, verbose: Verbose = False) -> None:
+    """Say what runs on this machine, and what to install for the rest.
 
     Example: paintproc doctor
     """
-    with manners(verbose, quiet=False):
+    with plain_exits(verbose, quiet=False):
         found = examine(weights_dir)
         if json:
             print_result(encoder.dumps(found))
@@ -64,7 +64,7 @@ def examine(weights_dir: Path | None) -> dict[str, Any]:
 
 
 def _abilities(states: dict[str, str], torch_works: bool) -> list[dict[str, Any]]:
-    """Each thing people run: whether it works, with which weights, and the command that is missing."""
+    """What paintproc can do: whether each works, with which weights, and the command that would enable it."""
     from paintproc.scene.networks import EXTRA, SEGMENTERS, lacking_packages
 
     base = [f"pip install {name}" for name in BASE if _version(name) is None]
@@ -89,7 +89,7 @@ def _device() -> str:
     try:
         import torch
     except Exception as error:
-        # a half-installed one fails in many ways
+        # an incomplete installation fails in many ways
         return f"cpu (torch is damaged: {error})"
     if not torch.cuda.is_available():
         return "cpu (no CUDA device)"

@@ -7,29 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paintproc import console
-from paintproc.cli.options import check_stopped
+from paintproc.cli.options import check_stopped, print_result
 from paintproc.errors import OutputError, PaintprocError
 
 KEYS = {"input", "error", "exit_code"}
 
 
 class Failures(list[dict[str, object]]):
-    """One object a failed item: `input`, `error`, `exit_code`; written to `failures.jsonl`.
+    """One object for each failed item: `input`, `error`, `exit_code`; written to `failures.jsonl`.
 
-    OutputError, before any work, when a file of that name is not such a list.
+    With `as_json` each is also printed on stdout as it comes. OutputError, before any work, when a file of that
+    name is not such a list.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, as_json: bool = False) -> None:
         super().__init__()
+        self.as_json = as_json
         self.path = folder / "failures.jsonl"
         self.stop = False
-        """Whether every later item would fail too, as on a full disk."""
+        """Whether all later items would fail too, because the disk is full."""
         if self.path.exists() and not self._ours():
-            raise OutputError(f"{self.path} exists already and is no list of ours.", "Choose another --output.")
+            raise OutputError(f"{self.path} exists already and is not a list of failures.", "Choose another --output.")
 
     @contextlib.contextmanager
     def noting(self, source: str) -> Iterator[None]:
-        """Whatever goes wrong with one item is said, and the batch goes on."""
+        """Report whatever goes wrong with one item, and go on with the batch."""
         try:
             yield
         except PaintprocError as error:
@@ -55,10 +57,12 @@ class Failures(list[dict[str, object]]):
             self.path.unlink(missing_ok=True)
 
     def note(self, source: str, text: str, exit_code: int) -> None:
-        """Say that an item failed, and keep it for the list."""
+        """Report that an item failed, and keep it for the list."""
         self.stop = self.stop or (exit_code == OutputError.exit_code and "disk is full" in text)
         console.complain(f"paintproc: {text}")
         self.append({"input": source, "error": text, "exit_code": exit_code})
+        if self.as_json:
+            print_result(json.dumps(self[-1]))
 
     def _ours(self) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""`paintproc generate`: from a picture to the canvases that lead to it."""
+"""`paintproc generate`: from a picture to the canvases that could have led to it."""
 
 import contextlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import typer
 
 from paintproc import console
 from paintproc.cli.failures import Failures
-from paintproc.cli.inputs import STDIN, list_inputs, read_input
+from paintproc.cli.inputs import STDIN, Input, list_inputs, read_input
 from paintproc.cli.options import (
     Config,
     DryRun,
@@ -26,14 +26,21 @@ from paintproc.cli.options import (
 )
 from paintproc.config.generate import GenerateConfig
 from paintproc.config.plan import FREE, read_plan
-from paintproc.errors import InputError, PartialError, UsageError
+from paintproc.errors import PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.media import Picture
     from paintproc.scene.networks import SceneNetworks
 
 TIME_LIMIT = 3600.0
-"""Seconds that one picture of a batch may take where several are painted at once."""
+"""Seconds that one picture may take where several are painted at once."""
+
+FILES = {
+    ".mp4": ("mp4", "process.mp4"), ".gif": ("gif", "process.gif"), ".webp": ("webp", "process.webp"),
+    ".svg": ("svg", "strokes.svg"), ".html": ("html", "process.html"), ".ora": ("ora", "strokes.ora"),
+    ".png": ("frames", "PNG files"), ".jpg": ("frames", "PNG files"), ".jpeg": ("frames", "PNG files"),
+}  # fmt: skip
+"""Endings of files that people may want as output, the --format that writes one like it, and what that is called."""
 
 
 @options_from(GenerateConfig)
@@ -41,11 +48,16 @@ def command(
     *,
     config: GenerateConfig,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="PICTURE", help="More pictures.", show_default=False)
+        list[str] | None, typer.Argument(metavar="PICTURE", help="More pictures, as with --image.", show_default=False)
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="A picture, a folder of pictures, or - for stdin.", show_default=False),
+        typer.Option(
+            "--image",
+            "-i",
+            help="A picture, a folder with all pictures below it, or - for stdin; repeatable.",
+            show_default=False,
+        ),
     ] = None,
     images_from: Annotated[
         str | None,
@@ -73,39 +85,36 @@ def command(
 
     Example: paintproc generate --image examples/wheat-field.jpg
     """
+    _refuse_file(output)
     inputs, batch = list_inputs([*(image or []), *(more or [])], images_from, null)
     if canvas is not None and batch:
-        raise UsageError("--canvas goes with one picture.", f"{len(inputs)} were given.")
-    if canvas == STDIN and (STDIN in inputs or images_from == STDIN):
+        raise UsageError("--canvas works with one picture only.", f"{len(inputs)} were given.")
+    if canvas == STDIN and (images_from == STDIN or any(source.name == STDIN for source in inputs)):
         raise UsageError("Standard input can be read once only.")
     if config.plan != FREE:
         read_plan(config.plan)
+    if config.frames_at == "stage" and config.num_frames != GenerateConfig.num_frames:
+        console.say("--num-frames does not apply to --frames-at stage: there is one frame for each stage.")
     folders = _output_folders(inputs, output, batch)
     networks = _networks(config, weights_dir)
-    if dry_run:
-        for source, folder in zip(inputs, folders, strict=True):
-            if source != STDIN and not Path(source).is_file():
-                raise InputError(f"{source} does not exist, or is no file.")
-            console.say(f"would paint {source} into {folder}")
-        return
-    if not batch:
-        print_result(_generate_one(inputs[0], folders[0], canvas, config, networks, overwrite, json))
-        return
     tasks = [
-        _Task(source, folder, config, networks, overwrite, json, quiet)
+        _Task(source.name, folder, config, networks, overwrite, json, quiet)
         for source, folder in zip(inputs, folders, strict=True)
     ]
-    failures = Failures(output or Path())
-    try:
-        if workers > 1:
-            _all_at_once(tasks, failures, fail_fast, workers)
+    if not batch and dry_run:
+        _say_plan(tasks[0])
+    elif not batch:
+        print_result(_generate_one(inputs[0].name, folders[0], canvas, config, networks, overwrite, json))
+    else:
+        failures = Failures(output or Path(), json)
+        if dry_run:
+            _one_by_one(tasks, failures, fail_fast, _say_plan)
+            listed = "would fail."
         else:
-            _one_by_one(tasks, failures, fail_fast)
-    finally:
-        failures.sort(key=lambda failure: inputs.index(str(failure["input"])))
-        failures.write()
-    if failures:
-        raise PartialError(f"{len(failures)} of {len(inputs)} pictures failed; they are listed in {failures.path}.")
+            _paint_batch(tasks, failures, fail_fast, workers)
+            listed = f"failed; they are listed in {failures.path}."
+        if failures:
+            raise PartialError(f"{len(failures)} of {len(inputs)} pictures {listed}")
 
 
 @dataclass(frozen=True)
@@ -121,21 +130,55 @@ class _Task:
     quiet: bool
 
 
-def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool) -> None:
+def _refuse_file(output: Path | None) -> None:
+    """UsageError for an output that is named like a file."""
+    if output is not None and output.suffix.lower() in FILES and not output.is_dir():
+        kind, written = FILES[output.suffix.lower()]
+        raise UsageError(
+            f"-o is the folder to write, and {output} is named like a file.",
+            f"Name a folder; --format {kind} writes {written} into it.",
+        )
+
+
+def _say_plan(task: _Task) -> None:
+    """Say what would be painted, and where; InputError where the input is not a file."""
+    from paintproc.media import check_file
+
+    if task.source != STDIN:
+        check_file(Path(task.source), task.source)
+    console.say(f"would paint {task.source} into {task.folder}")
+    if task.as_json:
+        print_result(_json_line(input=task.source, output=str(task.folder), dry_run=True))
+
+
+def _paint_batch(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
+    """Paint all pictures, and write the list of those that failed, also where a signal ends the batch."""
+    try:
+        if workers > 1:
+            _all_at_once(tasks, failures, fail_fast, workers)
+        else:
+            _one_by_one(tasks, failures, fail_fast, lambda task: print_result(_paint_task(task)))
+    finally:
+        places = {task.source: place for place, task in enumerate(tasks)}
+        failures.sort(key=lambda failure: places[str(failure["input"])])
+        failures.write()
+
+
+def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool, work: Callable[[_Task], None]) -> None:
     for task in tasks:
         with failures.noting(task.source):
-            print_result(_paint_task(task))
+            work(task)
         if failures.stop or (failures and fail_fast):
             break
 
 
 def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
-    """The same in several processes; lines on stdout come as pictures are finished."""
+    """Paint in several processes; results are printed in the order in which they are finished."""
     from paintproc.jobs import run_jobs
     from paintproc.threads import threads_of_workers
 
     if any(task.source == STDIN for task in tasks):
-        raise UsageError("Standard input goes with --workers 1.")
+        raise UsageError("Standard input needs --workers 1.")
     running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
     label = f"painting {len(tasks)} pictures"
     with threads_of_workers(workers), contextlib.closing(running), console.progress_bar(label) as progress:
@@ -168,7 +211,7 @@ def _generate_one(
     overwrite: bool,
     as_json: bool,
 ) -> str:
-    """Paint one picture into `folder`, unless it is there already; the line for stdout."""
+    """Paint one picture into `folder`, unless it is there already; returns the line for stdout."""
     import time
 
     from paintproc.process.folder import is_finished, refuse_foreign
@@ -186,13 +229,14 @@ def _generate_one(
     if not overwrite and is_finished(folder, facts):
         console.say(f"{folder} is complete already.")
     else:
-        # without --overwrite only this very sequence may be replaced, where files of it are missing
-        guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _same(folder, facts))
+        # without --overwrite, only the same sequence is replaced, and only if files of it are missing
+        guard = (lambda: refuse_foreign(folder)) if overwrite else (lambda: _refuse_different(folder, facts))
         _paint(picture, start, folder, config, networks, Path(source).name, guard)
     if not as_json:
         return str(folder)
     record = read_record(folder) or {}
     return _json_line(
+        input=source,
         output=str(folder),
         frames=len(record["frames"]),
         strokes=record["strokes"],
@@ -202,16 +246,16 @@ def _generate_one(
 
 
 def _networks(config: GenerateConfig, weights: Path | None) -> "SceneNetworks":
-    """The networks that look at every picture; what is missing ends the command before any work."""
+    """The networks that look at every picture. Errors of `scene_networks`: the command ends before any work."""
     from paintproc.process.generate import scene_networks
 
     networks = scene_networks(config, weights)
     if networks.names:
-        console.say(f"Scenes are seen by {networks}.")
+        console.say(f"Regions are found by {networks}.")
     return networks
 
 
-def _same(folder: Path, facts: dict[str, Any]) -> None:
+def _refuse_different(folder: Path, facts: dict[str, Any]) -> None:
     """OutputError unless `folder` holds the sequence of these facts, whole or with files missing."""
     from paintproc.process.folder import is_finished, refuse_foreign
 
@@ -247,26 +291,26 @@ def _paint(
         check_stopped()
 
 
-def _output_folders(inputs: list[str], output: Path | None, batch: bool) -> list[Path]:
-    """One folder an input: `<stem>-process`, or `output`; in a batch below `output`."""
+def _output_folders(inputs: list[Input], output: Path | None, batch: bool) -> list[Path]:
+    """The output folder of each input: for one picture `output`, or `<stem>-process`.
+
+    In a batch `<stem>-process` below `output`, in the same subfolder that the picture is in below the folder that
+    was named; where two would be the same, a digest of the input's path is added.
+    """
     if not batch:
-        return [output or Path(f"{_stem(inputs[0])}-process")]
+        return [output or Path(f"{inputs[0].stem}-process")]
     from collections import Counter
 
-    stems = [_stem(name) for name in inputs]
-    twice = {stem for stem, count in Counter(stems).items() if count > 1}
+    places = Counter(source.below / source.stem for source in inputs)
     folders = []
-    for name, stem in zip(inputs, stems, strict=True):
-        if stem in twice:
+    for source in inputs:
+        stem = source.stem
+        if places[source.below / stem] > 1:
             import hashlib
 
-            stem += "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
-        folders.append((output or Path()) / f"{stem}-process")
+            stem += "-" + hashlib.sha256(source.name.encode(errors="surrogateescape")).hexdigest()[:8]
+        folders.append((output or Path()) / source.below / f"{stem}-process")
     return folders
-
-
-def _stem(name: str) -> str:
-    return "stdin" if name == STDIN else Path(name).stem or "picture"
 
 
 def _json_line(**values: Any) -> str:

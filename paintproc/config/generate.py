@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
-from paintproc.config.settings import check_choices, check_device, check_range
+from paintproc.config.settings import OUTPUT, PAINTING, check_choices, check_device, check_range
 from paintproc.errors import UsageError
 
 Format = Literal["frames", "mp4", "sheet", "steps", "svg", "ora", "html", "gif", "webp", "scene"]
@@ -13,35 +13,41 @@ Format = Literal["frames", "mp4", "sheet", "steps", "svg", "ora", "html", "gif",
 class GenerateConfig:
     """How a picture is painted, and what is written. UsageError for impossible values."""
 
-    size: Annotated[int, "Longer side of the canvas in pixels; a smaller picture is not enlarged."] = 512
-    strokes: Annotated[int | None, "Number of strokes; by default 2000 for 512 x 512 pixels, by its side."] = None
-    num_frames: Annotated[int, "Key frames, the blank and the finished canvas included."] = 16
-    fps: Annotated[int, "Frames per second of the video."] = 30
-    duration: Annotated[float, "Seconds the video lasts; the last tenth holds the finished canvas."] = 10.0
-    plan: Annotated[str, "In which order it is painted: human, coarse-to-fine, or a TOML file."] = "human"
+    size: Annotated[int, "Longer side of the canvas in pixels; a smaller picture is not enlarged.", PAINTING] = 512
+    strokes: Annotated[
+        int | None, "Number of strokes; by default in proportion to the side, 2000 for 512 x 512 pixels.", PAINTING
+    ] = None
+    num_frames: Annotated[int, "Key frames, including the first and the finished canvas.", OUTPUT] = 16
+    fps: Annotated[int, "Frames per second of the video.", OUTPUT] = 30
+    duration: Annotated[float, "Seconds of video; the finished canvas fills the last tenth.", OUTPUT] = 10.0
+    plan: Annotated[str, "In which order it is painted: human, coarse-to-fine, or a TOML file.", PAINTING] = "human"
     scene: Annotated[
         Literal["auto", "builtin", "networks"],
-        "What finds the regions: built in, or networks, which need weights; auto takes those at hand that do better.",
+        "What finds the regions. Networks need weights; auto uses those at hand that do better.",
+        PAINTING,
     ] = "auto"
-    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0."] = "auto"
-    painting_time: Annotated[float, "Minutes the painter takes; `seconds` in the record."] = 60.0
+    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0.", PAINTING] = "auto"
+    painting_time: Annotated[float, "Minutes the painter is said to take; sets `seconds` in the record.", PAINTING] = (
+        60.0
+    )
     frames_at: Annotated[
         Literal["time", "change", "stage"],
-        "Key frames even in painting time, even in how much the canvas changes, or one at the end of each stage.",
+        "Space key frames evenly in painting time or in visible change, or take one at the end of each stage.",
+        OUTPUT,
     ] = "time"
-    seed: Annotated[int, "Another seed, another painting of the same picture."] = 0
+    seed: Annotated[int, "Another seed gives another painting of the same picture.", PAINTING] = 0
     format: Annotated[
-        tuple[Format, ...], "What to write beside strokes and record; repeatable, replaces the defaults."
+        tuple[Format, ...], "What to write beside strokes and record; repeatable, replaces the defaults.", OUTPUT
     ] = (
         "frames",
         "mp4",
         "sheet",
         "svg",
     )
-    finish: Annotated[Literal["painted", "exact"], "End with the last painted canvas, or with the picture itself."] = (
-        "painted"
-    )
-    label: Annotated[bool, "Write `synthetic process` visibly into frames and video."] = False
+    finish: Annotated[
+        Literal["painted", "exact"], "End with the last painted canvas, or with the picture itself.", OUTPUT
+    ] = "painted"
+    label: Annotated[bool, "Write `synthetic process` visibly into frames and video.", OUTPUT] = False
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -54,7 +60,7 @@ class GenerateConfig:
         check_range(self, "painting_time", 0.01, 1_000_000)
         check_range(self, "seed", 0, 2**63 - 1)
         if not self.format:
-            raise UsageError("--format names nothing to write.", "Choose at least one of frames, mp4, sheet, svg.")
+            raise UsageError("--format is empty.", "Choose at least one of frames, mp4, sheet, svg.")
         ordered = tuple(f for f in get_args(Format) if f in self.format)
         object.__setattr__(self, "format", ordered)
 

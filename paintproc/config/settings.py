@@ -8,21 +8,35 @@ import tomllib
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from paintproc.errors import InputError, UsageError
 
 Settings = TypeVar("Settings")
 
+INPUT, PAINTING, OUTPUT, BATCH, GENERAL = GROUPS = ("Input", "Painting", "Output", "Batch", "General")
+"""The panels of `--help`, from top to bottom; each setting names its own."""
 
-def field_types(settings: type) -> dict[str, tuple[Any, str]]:
-    """Each field's type and help text, from `Annotated[type, "help"]`."""
+
+class Setting(NamedTuple):
+    """How one field is declared: `Annotated[kind, help, group]`."""
+
+    kind: Any
+    help: str
+    group: str
+
+
+def field_types(settings: type) -> dict[str, Setting]:
+    """The declaration of each field, by its name."""
     hints = typing.get_type_hints(settings, include_extras=True)
-    found = {}
-    for field in dataclasses.fields(settings):
-        kind, text = typing.get_args(hints[field.name])
-        found[field.name] = kind, text
-    return found
+    return {field.name: Setting(*typing.get_args(hints[field.name])) for field in dataclasses.fields(settings)}
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The words that a `Literal`, or a tuple of one, allows; none for other types."""
+    if typing.get_origin(kind) is tuple:
+        kind = typing.get_args(kind)[0]
+    return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
 
 
 def option(name: str) -> str:
@@ -32,19 +46,16 @@ def option(name: str) -> str:
 
 def check_choices(settings: Any) -> None:
     """UsageError where a `Literal` field holds something else."""
-    for name, (kind, _) in field_types(type(settings)).items():
-        many = typing.get_origin(kind) is tuple
-        choices = typing.get_args(kind)[0] if many else kind
-        if typing.get_origin(choices) is not Literal:
-            continue
-        allowed = typing.get_args(choices)
-        for value in getattr(settings, name) if many else (getattr(settings, name),):
-            if value not in allowed:
-                raise UsageError(f"{option(name)} is {value!r}.", f"Choose one of {', '.join(allowed)}.")
+    for name, setting in field_types(type(settings)).items():
+        allowed = choices(setting.kind)
+        value = getattr(settings, name)
+        for word in value if isinstance(value, tuple) else (value,):
+            if allowed and word not in allowed:
+                raise UsageError(f"{option(name)} is {word!r}.", f"Choose one of {', '.join(allowed)}.")
 
 
 def check_device(device: str) -> None:
-    """UsageError for what is no name of a device."""
+    """UsageError unless `device` is auto, cpu, cuda or cuda:N."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", device, re.ASCII):
         raise UsageError(f"--device is {device!r}.", "Choose auto, cpu, cuda or cuda:0.")
 
@@ -53,7 +64,7 @@ def check_range(settings: Any, name: str, low: float, high: float) -> None:
     """UsageError where a number lies outside [low, high]."""
     value = getattr(settings, name)
     if value is not None and not low <= value <= high:
-        raise UsageError(f"{option(name)} is {value}.", f"It lies between {low:g} and {high:g}.")
+        raise UsageError(f"{option(name)} is {value}.", f"It must lie between {low:g} and {high:g}.")
 
 
 def read_settings_file(path: Path, settings: type) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def read_settings_file(path: Path, settings: type) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text)["settings"] if path.suffix == ".json" else tomllib.loads(text)
         if not isinstance(values, dict):
-            raise TypeError("its settings are no table")
+            raise TypeError("its settings are not a table")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -77,11 +88,12 @@ def read_settings_file(path: Path, settings: type) -> dict[str, Any]:
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, n=1, cutoff=0)[0]
             raise UsageError(f"{path} has the unknown setting `{raw}`;", f"did you mean `{near}`?")
-        result[key] = _converted(path, raw, value, kinds[key][0])
+        result[key] = _converted(path, raw, value, kinds[key].kind)
     return result
 
 
 def _converted(path: Path, key: str, value: Any, kind: Any) -> Any:
+    """A value read from a file as a field of type `kind` takes it; UsageError for another type."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list):
         return tuple(_converted(path, key, item, inner[0]) for item in value)

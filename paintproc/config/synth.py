@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from paintproc.config.settings import check_choices, check_device, check_range
+from paintproc.config.settings import OUTPUT, PAINTING, check_choices, check_device, check_range
 from paintproc.errors import UsageError
 
 Method = Literal["fit", "human", "learn-to-paint", "stylized"]
@@ -14,21 +14,22 @@ METHODS: tuple[Method, ...] = ("fit", "human", "learn-to-paint", "stylized")
 class SynthConfig:
     """What all synthetic sequences have in common. UsageError for impossible values."""
 
-    num_frames: Annotated[int, "Frames of a sequence, the blank and the finished canvas included."] = 8
-    size: Annotated[int, "Longer side of the frames in pixels; a smaller picture is not enlarged."] = 512
+    num_frames: Annotated[int, "Frames of a sequence, including the first and the finished canvas.", OUTPUT] = 8
+    size: Annotated[int, "Longer side of the frames in pixels; a smaller picture is not enlarged.", PAINTING] = 512
     shape: Annotated[
-        Literal["keep", "crop", "pad"], "The picture's own shape, or a square: its middle, or white added to it."
+        Literal["keep", "crop", "pad"], "Keep the picture's shape, crop it to a square, or pad it with white.", PAINTING
     ] = "keep"
     frame_sampling: Annotated[
-        Literal["even-change", "even-time"], "Frames even in how much the canvas changes, or in painting time."
+        Literal["even-change", "even-time"], "Space frames evenly in visible change, or in painting time.", OUTPUT
     ] = "even-change"
-    strokes: Annotated[int, "Strokes of a sequence."] = 1000
+    strokes: Annotated[int, "Strokes of a sequence.", PAINTING] = 1000
     scene: Annotated[
         Literal["auto", "builtin", "networks"],
-        "What finds the regions: built in, or networks, which need weights and seconds a picture.",
+        "What finds the regions. Networks need weights and seconds a picture; auto uses those at hand.",
+        PAINTING,
     ] = "builtin"
-    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0."] = "auto"
-    seed: Annotated[int, "Another seed, other sequences of the same pictures."] = 0
+    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0.", PAINTING] = "auto"
+    seed: Annotated[int, "Another seed gives other sequences of the same pictures.", PAINTING] = 0
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -43,14 +44,14 @@ class SynthConfig:
 class SynthStrokesConfig(SynthConfig):
     """Sequences painted stroke by stroke, one a picture and method."""
 
-    method: Annotated[tuple[Method, ...], "How it is painted; repeatable, replaces the defaults."] = field(
-        default=METHODS
+    method: Annotated[tuple[Method, ...], "How pictures are painted; repeatable, replaces the defaults.", PAINTING] = (
+        field(default=METHODS)
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.method:
-            raise UsageError("--method names nothing.", f"Choose at least one of {', '.join(METHODS)}.")
+            raise UsageError("--method is empty.", f"Choose at least one of {', '.join(METHODS)}.")
         object.__setattr__(self, "method", tuple(method for method in METHODS if method in self.method))
 
 
@@ -60,6 +61,7 @@ class SynthLayersConfig(SynthConfig):
 
     order: Annotated[
         Literal["near-to-far", "far-to-near"],
-        "The nearest region first, or the farthest, with what lies behind filled in.",
+        "Place the nearest region first, or the farthest first with hidden parts filled in.",
+        PAINTING,
     ] = "near-to-far"
-    render: Annotated[Literal["paste", "strokes"], "Regions as they are in the picture, or painted."] = "paste"
+    render: Annotated[Literal["paste", "strokes"], "Paste regions from the picture, or paint them.", PAINTING] = "paste"

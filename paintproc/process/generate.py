@@ -10,7 +10,7 @@ from paintproc.config.generate import GenerateConfig
 from paintproc.config.plan import FREE, read_plan
 from paintproc.config.settings import as_json
 from paintproc.errors import InputError
-from paintproc.media import Picture, load_picture, picture_from_pixels, shrink_picture
+from paintproc.media import Picture, PillowImage, load_picture, picture_from_image, picture_from_pixels, shrink_picture
 from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import captions, name_regions, stages
 from paintproc.process.clock import canvases, even_changes, stage_ends
@@ -24,8 +24,8 @@ from paintproc.version import __version__
 
 PROVENANCE = "synthetic process, not a recording"
 
-Image = str | Path | np.ndarray | Picture
-"""A path, uint8 sRGB pixels [H, W, 3], or a picture already read."""
+Image = str | Path | np.ndarray | PillowImage | Picture
+"""A path, uint8 sRGB pixels [H, W, 3], an image of Pillow, or a picture already read."""
 
 
 def generate(
@@ -139,7 +139,9 @@ def as_picture(image: Image, max_side: int | None = None) -> Picture:
         return shrink_picture(image, max_side)
     if isinstance(image, np.ndarray):
         return picture_from_pixels(image, max_side)
-    return load_picture(Path(image), max_side=max_side)
+    if isinstance(image, PillowImage):
+        return picture_from_image(image, max_side)
+    return load_picture(image, max_side=max_side)
 
 
 def _at_size(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

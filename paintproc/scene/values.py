@@ -40,6 +40,10 @@ class Scene:
     def __len__(self) -> int:
         return len(self.depth)
 
+    def __repr__(self) -> str:
+        height, width = self.regions.shape
+        return f"Scene({len(self)} regions, {self.parts.max() + 1} parts, {height} x {width}, {self.method})"
+
     def area(self) -> np.ndarray:
         """Part of the picture that each region covers, [R]; the sum is 1."""
         return np.bincount(self.regions.ravel(), minlength=len(self)) / self.regions.size
@@ -61,3 +65,7 @@ class Observation:
     depth: np.ndarray | None
     trust: float
     method: str
+
+    def __repr__(self) -> str:
+        depth = "no depth" if self.depth is None else f"depth trusted {self.trust:g}"
+        return f"Observation({len(self.masks)} masks, {depth}, {self.method})"
