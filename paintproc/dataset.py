@@ -360,4 +360,4 @@ def _write(path: Path, text: str, replace: bool = True) -> None:
         if path.is_file() and path.read_bytes() == text.encode():
             return
     with whole_file(path, replace=replace) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8", newline="\n")

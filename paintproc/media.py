@@ -1,6 +1,7 @@
 """Images and videos in and out; the only file that knows Pillow and ffmpeg."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import subprocess
@@ -294,8 +295,10 @@ def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, c
                     frame = np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), "edge")
                 process.stdin.write(frame.tobytes())
             process.stdin.close()
-        except BrokenPipeError:
-            pass
+        except OSError as error:
+            # ffmpeg has ended, for which Windows has another number than EPIPE
+            if error.errno not in (errno.EPIPE, errno.EINVAL):
+                raise
         if process.wait() != 0:
             raise _video_error(path, log)
     found = count_frames(path)

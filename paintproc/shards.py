@@ -70,7 +70,8 @@ def pack_dataset(
                 listed.append(line | {"sha256": file_digest(path)})
         if packed != summary["splits"]:
             raise InputError(f"{dataset} counts {summary['splits']} sequences, and {packed} are there.", VERIFY)
-        (scratch / SHARDS).write_text("".join(json.dumps(line) + "\n" for line in listed), encoding="utf-8")
+        text = "".join(json.dumps(line) + "\n" for line in listed)
+        (scratch / SHARDS).write_text(text, encoding="utf-8", newline="\n")
         _copy_lists(dataset, scratch)
     return listed
 

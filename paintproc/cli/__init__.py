@@ -40,8 +40,8 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
-    # file names that are no text pass through
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    # every file name can be printed: Windows encodes pipes otherwise than names, elsewhere names may be no text
+    sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")  # type: ignore[union-attr]
     try:
         sys.exit(app(standalone_mode=False))
     except KeyboardInterrupt:

@@ -20,7 +20,8 @@ from paintproc import console
 from paintproc.config.settings import field_types, option, read_settings_file
 from paintproc.errors import Interrupted, OutputError, PaintprocError
 
-STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
+"""Signals that stop a command, where the system has them; SIGBREAK is Windows' Ctrl-Break."""
 LOADERS = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlite"}
 """Packages that run while compiled code is loaded."""
 
@@ -179,7 +180,9 @@ def _raise_or_wait(_: int, frame: FrameType | None) -> None:
 
 
 def _try_again(seconds: float) -> None:
-    """Look in a while whether the signal can be raised now; 0: no more. `check_stopped` does that, too."""
+    """Call `_raise_or_wait` again after so many seconds; 0 calls it off. Without a timer, as on Windows, the signal
+    waits for `check_stopped`.
+    """
     if hasattr(signal, "setitimer"):
         if seconds:
             signal.signal(signal.SIGALRM, _raise_or_wait)

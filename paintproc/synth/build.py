@@ -305,7 +305,7 @@ def _write_part(build: Build, own: Mapping[int, dict[str, Any]]) -> None:
     for last in (False, True):
         try:
             with whole_file(build.folder / PARTS / f"{index:05d}-of-{count:05d}.jsonl", replace=True) as scratch:
-                scratch.write_text(text, encoding="utf-8")
+                scratch.write_text(text, encoding="utf-8", newline="\n")
             return
         except OutputError:
             # whoever finishes the dataset removes the folder
@@ -355,5 +355,8 @@ def _open(folder: Path, line: Mapping[str, Any] | None) -> bool:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else LEAST_MEMORY
+    """Bytes of this machine's memory; `LEAST_MEMORY` where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return LEAST_MEMORY

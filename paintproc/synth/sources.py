@@ -81,10 +81,10 @@ def _matches(name: str) -> list[Path]:
     """What a name stands for: itself, or, where nothing is called so, the files that fit it as a pattern."""
     if os.path.lexists(name) or not glob.has_magic(name):
         return [Path(name)]
-    matches = sorted(glob.glob(name, recursive=True), key=os.fsencode)  # noqa: PTH207 (patterns may be absolute)
+    matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 (patterns may be absolute)
     if not matches:
         raise InputError(f"No file fits {name}.")
-    return [Path(match) for match in matches]
+    return sorted(matches, key=_sort_key)
 
 
 def _sources_in(path: Path, several: bool) -> list[Source]:
@@ -146,6 +146,11 @@ def inputs_digest(sources: Iterable[Source]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
+def _sort_key(path: Path) -> bytes:
+    """The same order on every system and in every language."""
+    return os.fsencode(path.as_posix())
+
+
 def _called(path: Path) -> str:
     return path.name if path.is_absolute() else path.as_posix()
 
@@ -182,7 +187,7 @@ def _in_folder(folder: Path, prefix: str) -> list[Source]:
                 paths.append(path)
     if not paths:
         raise InputError(f"{folder} is a folder without images.")
-    paths.sort(key=lambda path: os.fsencode(path.relative_to(folder)))
+    paths.sort(key=lambda path: _sort_key(path.relative_to(folder)))
     found = [_file(path, prefix + path.relative_to(folder).as_posix(), known.get(path)) for path in paths]
     return found + sorted(broken, key=lambda source: source.name)
 

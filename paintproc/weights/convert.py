@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintproc.errors import InputError, MissingError, OutputError, PaintprocError
+from paintproc.jobs import limit_memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,21 +82,9 @@ def _last_line(done: "subprocess.CompletedProcess[str]") -> str:
     return (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _limit_memory(file: Path) -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    size = 4 * file.stat().st_size + SPARE_MEMORY
-    allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if allowed != resource.RLIM_INFINITY:
-        size = min(size, allowed)
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
 def _main() -> None:
     file, target, published = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    _limit_memory(file)
+    limit_memory(4 * file.stat().st_size + SPARE_MEMORY)
     # numpy's own threads would each take address space
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from safetensors.numpy import save_file

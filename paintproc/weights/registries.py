@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import urllib.parse
+import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,13 @@ def _run(command: list[str]) -> str | None:
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, env=environment, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            env=environment,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -237,7 +244,7 @@ def _is_local(place: str) -> bool:
 def _local_path(place: str) -> Path | None:
     """The path a `file:` address or a plain path means, or None for the network."""
     if place.startswith("file:"):
-        return Path(urllib.parse.unquote(urllib.parse.urlsplit(place).path))
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(place).path))
     return None if "://" in place else Path(place).expanduser()
 
 
