@@ -232,8 +232,14 @@ class Dataset:
     def __init__(self, folder: str | Path, split: str = "train") -> None:
         self.folder = Path(folder) / split
         self.summary = read_summary(Path(folder))
+        self.index: list[dict[str, Any]] = []
+        if split not in self.summary["splits"]:
+            raise InputError(f"{folder} has no split {split!r}.", f"It has {' and '.join(self.summary['splits'])}.")
+        if self.summary["splits"][split] == 0:
+            # nobody wrote an index
+            return
         try:
-            self.index: list[dict[str, Any]] = [json.loads(line) for line in read_lines(self.folder / INDEX)]
+            self.index = [json.loads(line) for line in read_lines(self.folder / INDEX)]
         except (OSError, ValueError) as error:
             raise InputError(f"{self.folder / INDEX} cannot be read: {error}.") from error
 

@@ -79,6 +79,19 @@ def test_what_is_written_is_read(dataset):
     assert not verify_dataset(dataset)
 
 
+def test_a_split_without_sequences_is_empty(tmp_path):
+    begin_dataset(tmp_path / "d", FACTS)
+    there = write_item(tmp_path / "d", sequence(1)).parent.name
+    finish_dataset(tmp_path / "d", COUNTS | {"sequences": 1})
+    lengths = {split: len(list(Dataset(tmp_path / "d", split))) for split in SPLITS}
+    assert lengths == {split: int(split == there) for split in SPLITS}
+    with pytest.raises(InputError, match="has no split 'test'"):
+        Dataset(tmp_path / "d", "test")
+    (tmp_path / "d" / there / "metadata.jsonl").unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        Dataset(tmp_path / "d", there)
+
+
 def test_any_order_and_any_repetition_give_the_same_bytes(dataset, tmp_path):
     order = np.random.default_rng(0).permutation(12)
     for _ in range(2):

@@ -14,7 +14,7 @@ from paintproc.dataset import judge_dataset
 from paintproc.errors import InputError, OutputError, PaintprocError
 from paintproc.files import plain_errors
 from paintproc.media import picture_size
-from paintproc.sequence import RECORD
+from paintproc.sequence import RECORD, read_record
 from paintproc.synth.items import Task, paint_source
 from paintproc.synth.sequences import methods
 from paintproc.synth.sources import Source, read_source
@@ -31,17 +31,23 @@ RESERVE = 1.1
 
 
 def check_space(build: "Build", todo: Sequence[int]) -> None:
-    """OutputError where the disk has not the room for these inputs, as far as their sequences are not there yet."""
+    """OutputError if the disk has too little room for what these inputs still lack."""
     frame = max((_pixels(build.sources[place], build.config) for place in todo[:SAMPLE]), default=0)
     item = build.config.num_frames * frame * BYTES_A_PIXEL + BYTES_AN_ITEM
-    there = sum(1 for _ in build.folder.glob("*/*/" + RECORD))
-    items = max(0, len(todo) * len(methods(build.config)) - there)
+    items = max(0, len(todo) * len(methods(build.config)) - _written(build, todo))
     wanted, free = int(RESERVE * items * item * (2 if build.layout == "shards" else 1)), _free(build)
     if free < wanted:
         raise OutputError(
             f"{build.out} may need {wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
             "Free some space, or choose another --output.",
         )
+
+
+def _written(build: "Build", todo: Sequence[int]) -> int:
+    """How many sequences of these inputs are written; those of other inputs, as of other shards, do not count."""
+    names = {build.sources[place].name for place in todo}
+    records = (read_record(path.parent) for path in build.folder.glob(f"*/*/{RECORD}"))
+    return sum(record is not None and record.get("source") in names for record in records)
 
 
 def _pixels(source: Source, config: SynthConfig) -> int:
