@@ -71,7 +71,10 @@ def run_jobs(
             for worker in crew:
                 if worker.task is None and waiting:
                     worker.give(*waiting.popleft())
-            handles = [*(worker.connection for worker in crew), *(worker.process.sentinel for worker in crew)]
+            handles: list[Any] = [
+                *(worker.connection for worker in crew),
+                *(worker.process.sentinel for worker in crew),
+            ]
             wait(handles[:WATCHED], timeout=0.1)
             for worker in crew:
                 outcome = worker.outcome(time_limit)

@@ -17,8 +17,8 @@ from paintproc.dataset import (
     Dataset,
     begin_dataset,
     finish_dataset,
+    inspect_dataset,
     item_id,
-    judge_dataset,
     read_inputs,
     read_item,
     refuse_foreign,
@@ -182,16 +182,16 @@ def test_unfinished_work_of_others_is_no_item(dataset):
 
 def test_how_far_a_dataset_has_come(tmp_path):
     folder = tmp_path / "d"
-    assert judge_dataset(folder, FACTS) == "absent"
+    assert inspect_dataset(folder, FACTS) == "absent"
     for _ in range(2):
         begin_dataset(folder, FACTS)
-        assert judge_dataset(folder, FACTS) == "begun"
+        assert inspect_dataset(folder, FACTS) == "begun"
     with pytest.raises(InputError, match="begun and is not finished"):
         Dataset(folder)
     finish_dataset(folder, COUNTS)
     before = contents(folder)
     begin_dataset(folder, FACTS)
-    assert judge_dataset(folder, FACTS) == "finished" and contents(folder) == before
+    assert inspect_dataset(folder, FACTS) == "finished" and contents(folder) == before
 
 
 def test_another_dataset_is_not_mixed_in(dataset, tmp_path):

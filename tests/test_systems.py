@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_an_empty_folder_is_replaced_where_renaming_refuses_it(tmp_path, monkeyp
     def rename(source, target):
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(source), None, str(target))
-        os.replace(source, target)
+        Path(source).replace(target)
 
     monkeypatch.setattr(os, "rename", rename)
     target = tmp_path / "a"

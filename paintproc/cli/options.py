@@ -116,7 +116,7 @@ def manners(verbose: bool, quiet: bool) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-        # what is done is done: from here on the interpreter leaves, and would die of a signal
+        # the result is written; ignore signals while the interpreter shuts down
         _on_signals(signal.SIG_IGN)
         _try_again(0)
     except PaintprocError as error:

@@ -20,7 +20,7 @@ NO_OS = """
     sched_getaffinity sched_setaffinity sched_yield setegid seteuid setgid setgroups setpgid setpriority setregid setsid
     setuid statvfs fstatvfs sync sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid process_cpu_count
     O_CLOEXEC O_DIRECTORY O_DSYNC O_NOCTTY O_NOFOLLOW O_NONBLOCK O_SYNC WNOHANG WEXITED WNOWAIT P_PID
-""".split()
+"""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGABRT", "SIGFPE", "SIGILL", "SIGSEGV", "SIG_DFL", "SIG_IGN")
 SIGNAL = (*SIGNALS, "Signals", "signal", "getsignal", "raise_signal", "default_int_handler", "strsignal")
 NO_MODULE = ("fcntl", "grp", "pwd", "resource", "termios")
@@ -105,7 +105,7 @@ def _reduced(module, names, **other):  # type: ignore[no-untyped-def]
 
 
 FEWER = {
-    "os": _reduced(os, set(dir(os)) - set(NO_OS), open=open_file, fsync=sync_file, kill=kill),
+    "os": _reduced(os, set(dir(os)) - set(NO_OS.split()), open=open_file, fsync=sync_file, kill=kill),
     "signal": _reduced(signal, SIGNAL),
     "ctypes": _reduced(ctypes, dir(ctypes), CDLL=load_library),
 }
