@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from paintproc.errors import InputError, OutputError
+from paintproc.errors import InputError, MissingError, OutputError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
 """What is read, judged by content."""
@@ -323,14 +323,21 @@ def ffmpeg_version() -> str:
 
 @contextlib.contextmanager
 def _ffmpeg(arguments: list[str], **pipes: int) -> Iterator[tuple["subprocess.Popen[bytes]", io.BufferedRandom]]:
-    """A running ffmpeg in a session of its own, and its log; it never outlives the block."""
+    """A running ffmpeg in a session of its own, and its log; it never outlives the block. MissingError without one."""
     import imageio_ffmpeg
 
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", *arguments]
-    if pipes.get("stdin") == subprocess.PIPE:
-        command.remove("-nostdin")
+    words = ["-v", "error", "-y", *arguments]
+    if pipes.get("stdin") != subprocess.PIPE:
+        words.insert(0, "-nostdin")
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stderr=log, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        try:
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), *words]
+            process = subprocess.Popen(command, stderr=log, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise MissingError(
+                f"ffmpeg cannot be started: {reason}.", "Name one in IMAGEIO_FFMPEG_EXE, or leave mp4 out of --format."
+            ) from error
         try:
             yield process, log
         finally:

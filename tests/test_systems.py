@@ -18,7 +18,7 @@ from harness import command, make_inputs, run, tree
 
 from paintproc import jobs, media
 from paintproc.cli import options
-from paintproc.errors import Interrupted, OutputError
+from paintproc.errors import Interrupted, MissingError, OutputError
 from paintproc.files import remove_dead_scratch, whole_file, whole_folder
 from paintproc.synth import build
 from paintproc.weights import registries
@@ -183,6 +183,18 @@ def test_file_addresses_become_paths_of_the_system(monkeypatch):
 
 def test_what_a_tool_prints_in_another_encoding_is_read():
     assert registries._run([sys.executable, "-c", r"import sys; sys.stdout.buffer.write(b'a\xff')"]) == "a\ufffd"
+
+
+@pytest.mark.parametrize("lacking", ["file", "program"])
+def test_a_system_without_ffmpeg(tmp_path, monkeypatch, lacking):
+    def find():
+        raise RuntimeError("No ffmpeg exe could be found. Install ffmpeg on your system.")
+
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
+    if lacking == "program":
+        monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", find)
+    with pytest.raises(MissingError, match="ffmpeg cannot be started: "):
+        media.save_video(tmp_path / "a.mp4", [np.zeros((4, 4, 3), np.uint8)], 1, 1, "")
 
 
 def test_ffmpeg_that_ends_early_is_the_reason_given(tmp_path, monkeypatch):
