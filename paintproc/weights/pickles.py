@@ -257,10 +257,7 @@ class Array:
         self.state = state
 
     def checked(self, name: str) -> tuple[str, str, tuple[int, ...], tuple[int, ...], bytes]:
-        """Byte order, kind of numbers, shape in the file, order of the axes, and the bytes.
-
-        Unfit if they do not agree.
-        """
+        """Byte order, kind of numbers, shape in the file, order of the axes, and the bytes; Unfit if damaged."""
         if type(self.state) is not tuple or len(self.state) != 5:
             raise Unfit(f"is damaged: {name} is an array without values.")
         _, shape, kind, fortran, data = self.state
