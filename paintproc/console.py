@@ -9,30 +9,30 @@ _bars = True
 
 
 def set_quiet(quiet: bool, bars: bool = True) -> None:
-    """No notices and no bars, or with `bars` False no bars alone: those of several processes would mix."""
+    """`quiet` silences notices and bars; `bars` False silences bars alone, which would mix in several processes."""
     global _quiet, _bars
     _quiet, _bars = quiet, bars
 
 
 def say(text: str) -> None:
-    """One line for people, unless they asked for silence."""
+    """Print one line for people, unless they asked for silence."""
     if not _quiet:
         print(printable(text), file=sys.stderr)
 
 
 def complain(text: str) -> None:
-    """One line about a failure: said even to those who asked for silence."""
+    """Print one line about a failure, even to those who asked for silence."""
     print(printable(text), file=sys.stderr)
 
 
 def printable(text: str) -> str:
-    """`text` without control characters, so that file names cannot steer the terminal."""
+    """`text` with control characters spelled out, so that file names cannot steer the terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[float], None]]:
-    """A bar on stderr, where that is a terminal; call it with the part of the work done."""
+    """A bar on stderr, if that is a terminal. Yields a function to call with the part of the work done, 0 to 1."""
     if _quiet or not _bars or not sys.stderr.isatty():
         yield lambda done: None
         return

@@ -1,15 +1,15 @@
 """The dataset folder: many sequences, written by data builders, read by training and evaluation.
 
-    dataset.json              format, settings, inputs; last of all the counts
+    dataset.json              format, settings, inputs; the counts are added at the end
     inputs.jsonl              what became of each input
-    failures.jsonl            those that failed, where some did
-    train/metadata.jsonl      one line a sequence, sorted by id; made from the records, never appended to
-    train/<id>/000.png ...    sequence.json (its record) [strokes.safetensors]
+    failures.jsonl            the inputs that failed, if any
+    train/metadata.jsonl      the index: one line for each sequence, sorted by id, made from the records
+    train/<id>/000.png ...    one item: frames, sequence.json (its record) [strokes.safetensors]
     validation/...
 
-An item is a folder that appears whole. Its id comes from the source image and the settings, its split
-from the source image alone, so all sequences of one painting fall on one side. The folder opens as it
-is with Hugging Face's imagefolder, whose key `file_names` gives a list of images a row.
+An item is the folder of one sequence; it appears whole. Its id depends on the source image and the settings, its split
+on the source image alone, so all sequences of one painting are in the same split. Hugging Face's imagefolder reads the
+folder as it is: the key `file_names` gives each row a list of images.
 """
 
 import errno
@@ -40,34 +40,34 @@ OURS = re.compile(
     r"(dataset\.json|(inputs|failures|shards)\.jsonl|parts(/[0-9]{5}-of-[0-9]{5}\.jsonl)?"
     r"|(train|validation)(-[0-9]{5,}\.tar|/metadata\.jsonl|(/[0-9a-f]{16}(/(?P<file>[^/]+))?)?))"
 )
-"""What lies in a dataset, by its path below it."""
+"""The paths in a dataset folder that belong to it."""
 FAILURE = ("input", "error", "exit_code")
-"""What a line of failures.jsonl says."""
+"""The keys of a line of failures.jsonl."""
 OUTCOMES = ("done", "skipped", "failed")
-"""What may become of an input."""
+"""What can become of an input."""
 VALIDATION = 0.05
-"""Part of the source images whose sequences fall to the validation split."""
+"""Share of the source images whose sequences are in the validation split."""
 FACTS = ("prompt", "source", "method", "seed", "license", "origin")
-"""What a line of the index says of its sequence, beside its frames: from the sequence's `info`."""
+"""Keys of a sequence's `info` that are copied into the index."""
 
 
 def split_of(source: str) -> str:
-    """The split of every sequence of a source image, by the sha256 of its file."""
+    """The split of all sequences of a source image; `source` is the sha256 of its file."""
     return "validation" if int(source[:8], 16) < VALIDATION * 2**32 else "train"
 
 
 def item_id(source: str, facts: Mapping[str, Any]) -> str:
-    """16 hex digits: from the sha256 of the source image's file and whatever else decides the sequence."""
+    """16 hex digits, from the sha256 of the source image's file and all facts that decide the sequence."""
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(f"{source} {text}".encode()).hexdigest()[:16]
 
 
 def write_item(dataset: Path, sequence: PaintingSequence) -> Path:
-    """Add a sequence to a dataset folder, whole or not at all; the item's folder.
+    """Add a sequence to a dataset folder, whole or not at all. Returns the item's folder.
 
-    `sequence.info` holds `id`, `input.sha256` and the facts of the index. An item that is there and whole is
-    left as it is. Many processes may write at once, also the same item. OutputError where the
-    file system refuses. `begin_dataset` removes what dead processes left.
+    `sequence.info` holds `id`, `input.sha256` and the keys in `FACTS`. An item that is already whole stays as it is;
+    one with files missing is replaced. Many processes may write at once, also the same item. OutputError where the
+    file system refuses. What dead processes left is not removed here but by `begin_dataset`.
     """
     name, source = sequence.info["id"], sequence.info["input"]["sha256"]
     item = dataset / split_of(source) / name
@@ -80,7 +80,6 @@ def write_item(dataset: Path, sequence: PaintingSequence) -> Path:
 
     comment = f"paintproc {__version__}; {sequence.info.get('provenance', '')}"
     try:
-        # what is there and not whole, as after a frame was deleted, is replaced
         with whole_folder(item, replace=refuse_whole, tidy=False) as scratch:
             frames = [f"{k:03d}.png" for k in range(len(sequence))]
             for frame, pixels in zip(frames, sequence.frames, strict=True):
@@ -97,7 +96,7 @@ def write_item(dataset: Path, sequence: PaintingSequence) -> Path:
 
 
 def whole_item(item: Path) -> dict[str, Any] | None:
-    """The record of an item that fits its folder and whose files are there; None for anything else."""
+    """The record of an item, if it fits its folder and all its files are there; else None."""
     record = read_record(item)
     try:
         if record is None or record["id"] != item.name or split_of(record["input"]["sha256"]) != item.parent.name:
@@ -108,13 +107,13 @@ def whole_item(item: Path) -> dict[str, Any] | None:
         return None
 
 
-def judge_dataset(folder: Path, facts: Mapping[str, Any]) -> Literal["absent", "begun", "finished"]:
-    """How far a dataset folder of these facts has come.
+def inspect_dataset(folder: Path, facts: Mapping[str, Any]) -> Literal["absent", "begun", "finished"]:
+    """Whether the dataset of these facts is absent from a folder, begun or finished there.
 
-    OutputError where the folder holds other things, or a dataset of other facts: the first difference is named.
+    OutputError if the folder holds other files, or a dataset of other facts; it names the first difference.
     """
     with plain_errors(folder):
-        # looked at in this order: whoever begins the same dataset just now writes the summary first
+        # the files first, then the summary: a process that begins the dataset just now writes the summary first
         used = folder.exists() and (not folder.is_dir() or any(not _unfinished(path) for path in folder.iterdir()))
         if not (folder / SUMMARY).exists():
             if used:
@@ -124,7 +123,7 @@ def judge_dataset(folder: Path, facts: Mapping[str, Any]) -> Literal["absent", "
         summary = _read_begun(folder)
     except InputError as error:
         raise OutputError(error.message, "Choose another --output.") from error
-    for key, found, wanted in differences(summary, _begun(facts)):
+    for key, found, wanted in differences(summary, _summary(facts)):
         raise OutputError(
             f"{folder} holds another dataset: its {key} is {found!r}, not {wanted!r}.",
             "Choose another --output, or pass --overwrite.",
@@ -133,30 +132,30 @@ def judge_dataset(folder: Path, facts: Mapping[str, Any]) -> Literal["absent", "
 
 
 def begin_dataset(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Say on disk what a dataset folder is to hold, before it holds anything; what dead processes left is removed.
+    """Write the summary of a dataset, without counts, unless it is there; remove what dead processes left.
 
-    OutputError as for `judge_dataset`.
+    OutputError as for `inspect_dataset`.
     """
     with plain_errors(folder):
         for part in (folder, *(folder / split for split in SPLITS)):
             remove_dead_scratch(part)
-    if judge_dataset(folder, facts) == "absent":
+    if inspect_dataset(folder, facts) == "absent":
         try:
-            _write(folder / SUMMARY, _json(_begun(facts)), replace=False)
+            _write(folder / SUMMARY, _json(_summary(facts)), replace=False)
         except OutputError as error:
-            # where another process was faster its words are judged like an older run's
-            if not isinstance(error.__cause__, FileExistsError) or judge_dataset(folder, facts) == "absent":
+            # another process may have written the summary first: then it must say the same
+            if not isinstance(error.__cause__, FileExistsError) or inspect_dataset(folder, facts) == "absent":
                 raise
 
 
 def drop_unfinished(folder: Path) -> None:
-    """Remove all unfinished work in a dataset folder, also of living processes: it was taken away from them."""
+    """Remove all unfinished work in a dataset folder, also that of running processes."""
     for path in (path for part in (folder, *(folder / split for split in SPLITS)) for path in part.glob(f".*{ENDING}")):
         discard(path)
 
 
 def refuse_foreign(folder: Path) -> None:
-    """OutputError for an existing path that holds anything but a dataset of ours, in a folder or in shards."""
+    """OutputError if a path holds anything but a dataset of ours, in a folder or in shards."""
     with plain_errors(folder):
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return
@@ -170,7 +169,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def find_foreign(folder: Path) -> str | None:
-    """The first path below a folder that is no part of a dataset, of unfinished work on one, or of its shards."""
+    """The first path below a folder that belongs neither to a dataset or its shards, nor to unfinished work on them."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if any(_unfinished(Path(part)) for part in name.split("/")):
@@ -188,9 +187,9 @@ def find_foreign(folder: Path) -> str | None:
 def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Sequence[Mapping[str, Any]] = ()) -> None:
     """Write the index of each split, the lists of inputs and failures, and last the counts.
 
-    Everything but `counts` and `inputs` comes from the records of the items. Where `inputs` name their sequences, other
-    items are removed: those of an input that failed half-way, or was another file before. Whoever ends last does
-    it; the same items give the same bytes. InputError where the dataset was not begun, or lacks a named sequence.
+    The index comes from the records of the items; the same items give the same bytes. Where `inputs` name their
+    sequences, other items are removed: those of an input that failed half-way, or of a file that has changed since.
+    InputError where the dataset was not begun, or a named sequence is missing.
     """
     summary = _read_begun(folder)
     named = {name for line in inputs for name in line.get("sequences", ())}
@@ -198,7 +197,7 @@ def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Sequence[Map
     sizes = {}
     for split in SPLITS:
         with plain_errors(folder / split):
-            # of workers that died on the way
+            # left by workers that died
             remove_dead_scratch(folder / split)
             for item in folder.glob(f"{split}/*") if all_named else ():
                 if ITEM.fullmatch(item.name) and item.name not in named:
@@ -219,21 +218,27 @@ def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Sequence[Map
 
 
 def failures_among(inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of failures.jsonl, from those about all inputs."""
+    """The lines of failures.jsonl, from those of inputs.jsonl."""
     return [{key: line[key] for key in FAILURE} for line in inputs if line["outcome"] == "failed"]
 
 
 class Dataset:
-    """The sequences of one split, by place; reads what it is asked for, when it is asked.
+    """The sequences of one split, by number; each is read from disk when it is asked for.
 
-    InputError where `folder` is no finished dataset folder.
+    InputError if `folder` is no finished dataset folder, or has no such split.
     """
 
     def __init__(self, folder: str | Path, split: str = "train") -> None:
         self.folder = Path(folder) / split
         self.summary = read_summary(Path(folder))
+        self.index: list[dict[str, Any]] = []
+        if split not in self.summary["splits"]:
+            raise InputError(f"{folder} has no split {split!r}.", f"It has {' and '.join(self.summary['splits'])}.")
+        if self.summary["splits"][split] == 0:
+            # it has no folder and no index
+            return
         try:
-            self.index: list[dict[str, Any]] = [json.loads(line) for line in read_lines(self.folder / INDEX)]
+            self.index = [json.loads(line) for line in read_lines(self.folder / INDEX)]
         except (OSError, ValueError) as error:
             raise InputError(f"{self.folder / INDEX} cannot be read: {error}.") from error
 
@@ -248,7 +253,7 @@ class Dataset:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """What dataset.json says. InputError where `folder` is no finished dataset folder."""
+    """What dataset.json says. InputError if `folder` is no finished dataset folder."""
     summary = _read_begun(folder)
     if "counts" not in summary or "splits" not in summary:
         raise InputError(f"{folder} is a dataset that was begun and is not finished.", "Run its command again.")
@@ -260,7 +265,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def read_inputs(folder: Path) -> list[dict[str, Any]]:
-    """What became of each input, in their order; empty where nobody wrote it. InputError where it is damaged."""
+    """The lines of inputs.jsonl, in their order; empty if there is no such file. InputError if it is damaged."""
     try:
         return list(map(parse_input, read_lines(folder / INPUTS))) if (folder / INPUTS).exists() else []
     except (OSError, ValueError) as error:
@@ -268,7 +273,7 @@ def read_inputs(folder: Path) -> list[dict[str, Any]]:
 
 
 def parse_input(text: str) -> dict[str, Any]:
-    """A line about an input; ValueError where it is none."""
+    """A line of inputs.jsonl. ValueError if it is damaged."""
     line = json.loads(text)
     if not (isinstance(line, dict) and isinstance(line.get("input"), str) and line.get("outcome") in OUTCOMES):
         raise ValueError(f"{text[:60]!r} says nothing of an input")
@@ -283,11 +288,12 @@ def parse_input(text: str) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file that ends each with a line feed and nothing else."""
+    """The lines of a file, split at line feeds alone."""
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def _read_begun(folder: Path) -> dict[str, Any]:
+    """What dataset.json says, finished or not. InputError if there is no such file."""
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         if summary["format"] != FORMAT:
@@ -298,7 +304,7 @@ def _read_begun(folder: Path) -> dict[str, Any]:
 
 
 def read_item(item: Path) -> PaintingSequence:
-    """The sequence in an item's folder. InputError where it is not whole."""
+    """The sequence in an item's folder. InputError if it is not whole."""
     record = read_record(item)
     if record is None:
         raise InputError(f"{item} holds no sequence.")
@@ -328,7 +334,7 @@ def _items(split: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def index_line(item: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the index says of an item with this record."""
+    """The line of the index for an item with this record."""
     frames = record["frames"]
     return {
         "file_names": [f"{item.name}/{frame['file']}" for frame in frames],
@@ -342,7 +348,7 @@ def index_line(item: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _begun(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {"format": FORMAT, "tool": "paintproc", "version": __version__, **facts}
 
 
@@ -355,9 +361,9 @@ def _json(value: Any) -> str:
 
 
 def _write(path: Path, text: str, replace: bool = True) -> None:
-    """Write a file unless it is there with these very bytes."""
+    """Write a file, unless it has exactly these bytes already."""
     with plain_errors(path):
         if path.is_file() and path.read_bytes() == text.encode():
             return
     with whole_file(path, replace=replace) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8", newline="\n")

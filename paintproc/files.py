@@ -1,12 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 import uuid
@@ -18,15 +18,17 @@ from paintproc.errors import OutputError
 ENDING = ".paintproc-part"
 """Unfinished work is named `.<target>.<machine>-<process>-<start>-<random>.paintproc-part`."""
 FORGOTTEN = 24 * 3600.0
-"""Seconds after which unfinished work of another machine is taken to be a dead process's."""
+"""Age in seconds after which unfinished work is removed where its process cannot be asked: on another machine, or on
+Windows.
+"""
 
 
 @contextlib.contextmanager
 def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
-    """A new folder beside `target`, gone when the block ends, whichever way it ends.
+    """A new folder beside `target`; it is removed when the block ends, also by an error.
 
-    With `tidy` what dead processes left of the same target is removed; where a folder has thousands of
-    targets, `remove_dead_scratch` does that once for all.
+    `tidy` removes what dead processes left of the same target. Where a folder has thousands of targets, pass False
+    and call `remove_dead_scratch` once.
     """
     target = resolved(target)
     with plain_errors(target):
@@ -44,16 +46,16 @@ def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tidy: bool = True) -> Iterator[Path]:
-    """A new folder to write into; it becomes `target` when the block ends well.
+    """A new folder to write into; it becomes `target` when the block ends without an error.
 
-    A `target` that holds something is only replaced where `replace` is given; that is called before
-    the block and again just before replacing, and may raise to refuse. On any failure the target is what it was, and
-    no unfinished work is left. OutputError for what the file system refuses, before the block where possible.
+    A `target` that holds something is replaced only if `replace` is given. `replace` is called before the block and
+    again just before replacing; it may raise to refuse. After any failure `target` is unchanged and no unfinished work
+    is left. OutputError for what the file system refuses, before the block where possible.
     """
     target = resolved(target)
 
-    def held() -> bool:
-        """Whether the target is there, and may be replaced."""
+    def to_be_replaced() -> bool:
+        """Whether `target` holds something that may be replaced."""
         if not target.is_dir() or not any(target.iterdir()):
             return False
         if replace is None:
@@ -62,23 +64,23 @@ def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tid
         return True
 
     with plain_errors(target):
-        held()
+        to_be_replaced()
     with scratch_folder(target, tidy=tidy) as scratch:
         yield scratch
         for folder, _, names in os.walk(scratch):
             for name in names:
                 _sync(Path(folder, name))
             _sync(Path(folder))
-        if held():
+        if to_be_replaced():
             _exchange(scratch, target)
         else:
-            scratch.rename(target)
+            _rename_folder(scratch, target)
         _sync(target.parent)
 
 
 @contextlib.contextmanager
 def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A path to write one file to; it becomes `target` when the block ends well."""
+    """A path to write one file to; it becomes `target` when the block ends without an error."""
     target = resolved(target)
     with plain_errors(target):
         if target.exists() and not replace:
@@ -95,7 +97,7 @@ def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
             if replace:
                 scratch.replace(target)
             else:
-                _appear(scratch, target)
+                _rename_file(scratch, target)
             _sync(target.parent)
     finally:
         scratch.unlink(missing_ok=True)
@@ -137,16 +139,16 @@ def plain_errors(target: Path) -> Iterator[None]:
 
 
 def remove_dead_scratch(folder: Path, stem: str = ".") -> None:
-    """Remove unfinished work in `folder`, of targets whose names begin with `stem`, by processes that are no more."""
+    """Remove what dead processes left unfinished in `folder`, of targets whose names begin with `stem`."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.name.startswith(stem) and path.name.endswith(ENDING) and _dead(path):
+        if path.name.startswith(stem) and path.name.endswith(ENDING) and _is_abandoned(path):
             discard(path)
 
 
 def discard(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it; another process may be removing it, too."""
+    """Remove a file, a link or a folder and its contents; no error if another process removes it first."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -154,10 +156,10 @@ def discard(path: Path) -> None:
 
 
 def move_folder(source: Path, target: Path, check: Callable[[Path], None]) -> None:
-    """Give a folder the name `target`; what has it now is replaced, at once where the system can do that, and removed.
+    """Rename a folder to `target` and remove what `target` was; both in one step where the system can do that.
 
-    Of several processes that move the same folder one gets it, by giving it a name of its own first; `check` is called
-    with that and may raise to refuse. OutputError where the file system refuses.
+    `source` is first renamed to a name that only this process uses, so of several processes one moves it. `check` is
+    called with that name and may raise to refuse. OutputError where the file system refuses.
     """
     target = resolved(target)
     claimed = _scratch(target)
@@ -182,7 +184,7 @@ def tidy_beside(target: Path) -> None:
 
 
 def resolved(target: Path) -> Path:
-    """The target itself, behind symbolic links; the current folder is refused."""
+    """`target` with symbolic links followed. OutputError for the current folder."""
     with plain_errors(target):
         behind = target.resolve()
         if behind == Path.cwd():
@@ -191,17 +193,19 @@ def resolved(target: Path) -> Path:
 
 
 def _stem(target: Path) -> str:
+    """How the names of unfinished work on `target` begin."""
     return f".{os.fsencode(target.name)[:100].decode(errors='ignore')}."
 
 
 def _scratch(target: Path) -> Path:
+    """A new name for this process's unfinished work on `target`."""
     process = os.getpid()
     name = f"{_machine()}-{process}-{_start_of(process)}-{secrets.token_hex(6)}"
     return target.with_name(f"{_stem(target)}{name}{ENDING}")
 
 
 def _machine() -> str:
-    """A short digest of this machine, its boot and the namespace in which process numbers mean something."""
+    """A short digest of this machine, its boot and its namespace of process numbers."""
     found = [str(uuid.getnode())]
     with contextlib.suppress(OSError):
         found.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -209,21 +213,24 @@ def _machine() -> str:
     return hashlib.sha256(" ".join(found).encode()).hexdigest()[:8]
 
 
-def _dead(scratch: Path) -> bool:
-    """Whether the process that made some unfinished work is no more, as far as this machine can tell."""
+def _is_abandoned(scratch: Path) -> bool:
+    """Whether the process that made some unfinished work has ended; judged by age where that cannot be asked."""
     machine, _, rest = scratch.name.removesuffix(ENDING).rpartition(".")[2].partition("-")
     process, _, rest = rest.partition("-")
     start = rest.partition("-")[0]
-    if machine != _machine() or not process.isdecimal():
-        with contextlib.suppress(OSError):
-            return time.time() - scratch.stat().st_mtime > FORGOTTEN
-        return False
-    return not _alive(int(process), start)
+    if machine == _machine() and process.isdecimal():
+        running = _is_running(int(process), start)
+        if running is not None:
+            return not running
+    with contextlib.suppress(OSError):
+        return time.time() - scratch.stat().st_mtime > FORGOTTEN
+    return False
 
 
 def _start_of(process: int) -> str:
-    """When a process began, in ticks since the boot: a number that is used again is told apart. "zombie" for one that
-    has ended, "unknown" where the system does not say.
+    """When a process began, in ticks since the boot: tells apart processes that had the same number.
+
+    "zombie" for one that has ended, "unknown" where the system does not say.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -232,7 +239,11 @@ def _start_of(process: int) -> str:
     return "zombie" if fields[0] == "Z" else fields[19]
 
 
-def _alive(process: int, start: str) -> bool:
+def _is_running(process: int, start: str) -> bool | None:
+    """Whether the process of this number that began at `start` is running; None where the system does not say."""
+    if not hasattr(signal, "SIGKILL"):
+        # Windows, where `os.kill(process, 0)` would send Ctrl-C
+        return True if process == os.getpid() else None
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -242,29 +253,36 @@ def _alive(process: int, start: str) -> bool:
     return _start_of(process) in (start, "unknown")
 
 
-def _appear(scratch: Path, target: Path) -> None:
-    """Give a file its name; FileExistsError where another process was faster."""
+def _rename_file(scratch: Path, target: Path) -> None:
+    """Rename a file. FileExistsError where another process was faster."""
     try:
-        os.link(scratch, target)
+        if hasattr(os, "link"):
+            os.link(scratch, target)
+            return
     except FileExistsError:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+        # EINVAL: Windows, on a file system without hard links
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL):
             raise
-        # no hard links on this file system
+    # this file system has no hard links
+    scratch.rename(target)
+
+
+def _rename_folder(scratch: Path, target: Path) -> None:
+    """Rename a folder to `target`, which does not exist or is an empty folder."""
+    try:
+        scratch.rename(target)
+    except FileExistsError:
+        # Windows does not replace even an empty folder
+        target.rmdir()
         scratch.rename(target)
 
 
 def _exchange(scratch: Path, target: Path) -> None:
-    """Let two folders change places, at once where the system can do that."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    here, at_once = -100, 2
-    if rename:
-        if rename(here, os.fsencode(scratch), here, os.fsencode(target), at_once) == 0:
-            return
-        reason = ctypes.get_errno()
-        if reason not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise OSError(reason, os.strerror(reason), str(target))
+    """Exchange two folders: in one step where the system can do that, else `target` is missing for a moment."""
+    if _exchange_at_once(scratch, target):
+        return
     old = _scratch(target)
     target.rename(old)
     try:
@@ -275,8 +293,32 @@ def _exchange(scratch: Path, target: Path) -> None:
     old.rename(scratch)
 
 
+def _exchange_at_once(scratch: Path, target: Path) -> bool:
+    """Exchange two folders by Linux's renameat2. False where the system or the file system has no such thing."""
+    try:
+        import ctypes
+
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (ImportError, OSError, TypeError, AttributeError):
+        return False
+    current_folder, exchange = -100, 2
+    if rename(current_folder, os.fsencode(scratch), current_folder, os.fsencode(target), exchange) == 0:
+        return True
+    reason = ctypes.get_errno()
+    if reason in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(reason, os.strerror(reason), str(target))
+
+
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Write a file or a folder's list of names through to the disk, where the system can do that."""
+    flags = os.O_RDONLY
+    if not hasattr(os, "O_DIRECTORY"):
+        # Windows opens no folders, and syncs only files that are open for writing
+        if path.is_dir():
+            return
+        flags = os.O_RDWR
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Many items in several processes: a dead, stuck or swollen worker costs one item, and none outlives its parent.
+"""Many items in several processes. A worker that dies, hangs or runs out of memory costs one item.
 
-The order of the results is that of their finishing; whatever is made must not depend on it, nor on
-the number of workers.
+No worker outlives its parent. Results come in the order in which they are finished; what is made must not depend on
+that order, nor on the number of workers.
 """
 
 import contextlib
@@ -9,11 +9,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -22,11 +23,15 @@ from paintproc.errors import PaintprocError
 Item = TypeVar("Item")
 
 TIME_LIMIT = 600.0
-"""Seconds after which a worker is taken to be stuck."""
+"""Seconds for one item; after that its worker is killed."""
 TRIES = 2
-"""How often an item is tried whose worker died: a machine may have been short of memory for a moment."""
+"""How often an item is tried if its worker dies: the machine may have been short of memory for a moment."""
 GRACE = 5.0
-"""Seconds a worker has for tidying up when it is told to stop."""
+"""Seconds between asking a worker to stop and killing it."""
+WATCHED = 63
+"""How many handles Windows can wait for at once."""
+DIED = -1
+"""Exit code of an outcome whose worker died; callers see 1."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,10 @@ def run_jobs(
 ) -> Generator[Outcome[Item], None, None]:
     """Do `work` on each item in `workers` processes; every item gives one outcome.
 
-    `work` is a function of a module, and items, results and it can be pickled; they travel between
-    these processes alone. A worker that dies or takes longer than `time_limit` seconds for an item is
-    replaced, and the item tried once more if it died. `memory` bounds each worker's address space in
-    bytes. `check` is called about ten times a second and may raise to stop. However the iteration
-    ends, no worker is left: they are asked to stop, then killed.
+    `work` is a function of a module; it, the items and the results can be pickled. A worker that dies or takes longer
+    than `time_limit` seconds for an item is replaced; if it died, the item is tried once more. `memory` bounds each
+    worker's address space in bytes, where the system can do that. `check` is called about ten times a second and may
+    raise to stop. When the iteration ends, for any reason, all workers are asked to stop, then killed.
     """
     waiting = deque((item, 1) for item in items)
     crew: list[_Worker] = []
@@ -67,7 +71,11 @@ def run_jobs(
             for worker in crew:
                 if worker.task is None and waiting:
                     worker.give(*waiting.popleft())
-            wait([part for worker in crew for part in (worker.connection, worker.process.sentinel)], timeout=0.1)
+            handles: list[Any] = [
+                *(worker.connection for worker in crew),
+                *(worker.process.sentinel for worker in crew),
+            ]
+            wait(handles[:WATCHED], timeout=0.1)
             for worker in crew:
                 outcome = worker.outcome(time_limit)
                 if outcome is None:
@@ -75,7 +83,7 @@ def run_jobs(
                 if outcome.exit_code == DIED and worker.tries < TRIES:
                     waiting.append((outcome.item, worker.tries + 1))
                 else:
-                    yield outcome if outcome.exit_code != DIED else _said(outcome)
+                    yield outcome if outcome.exit_code != DIED else replace(outcome, exit_code=1)
     finally:
         for worker in crew:
             worker.process.terminate()
@@ -85,20 +93,13 @@ def run_jobs(
             worker.kill()
 
 
-DIED = -1
-
-
-def _said(outcome: Outcome[Item]) -> Outcome[Item]:
-    return Outcome(outcome.item, error=outcome.error, exit_code=1)
-
-
 class _Worker:
-    """A process and what it is doing."""
+    """A process and the item it works on."""
 
     def __init__(self, work: Callable[[Any], Any], memory: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, memory, os.getpid()), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, work, memory), daemon=True)
         self.process.start()
         theirs.close()
         self.task: tuple[Any] | None = None
@@ -107,11 +108,11 @@ class _Worker:
     def give(self, item: Any, tries: int) -> None:
         self.task, self.tries, self.begun = (item,), tries, time.monotonic()
         with contextlib.suppress(OSError):
-            # a worker that died meanwhile is noticed by its sentinel
+            # if the worker has died, `outcome` finds that out
             self.connection.send(self.task)
 
     def outcome(self, time_limit: float) -> Outcome[Any] | None:
-        """What became of its item, None while it works or has none."""
+        """What became of its item; None while it works, or has no item."""
         if self.task is None:
             self.alive = self.process.is_alive()
             return None
@@ -141,16 +142,28 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | None, parent: int) -> None:
-    """The worker's life: one item after the other until the parent says nothing more."""
-    # what is told to the whole group, as Ctrl-C is: the parent decides; told to stop by it, a worker tidies up first
-    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
+def limit_memory(size: int) -> None:
+    """Bound this process's address space to `size` bytes, where the system can do that: not on Windows or macOS."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
+        import resource
+
+        allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
+        if allowed != resource.RLIM_INFINITY:
+            size = min(size, allowed)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | None) -> None:
+    """What a worker does: one item after the other, until the parent closes the connection."""
+    # these signals go to the whole group of processes, as Ctrl-C does: the parent decides what to do about them
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # this one comes from the parent: clean up and exit
     signal.signal(signal.SIGTERM, _leave)
-    _die_with(parent)
+    _die_with_parent()
     if memory is not None:
-        _bound(memory)
+        limit_memory(memory)
     while True:
         try:
             (item,) = connection.recv()
@@ -171,23 +184,28 @@ def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | Non
 
 def _leave(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # code that calls back into Python would print this, and go on until it is killed
+    # code that calls back into Python would print this exception and go on until it is killed
     sys.unraisablehook = lambda what: None
     raise SystemExit(75)
 
 
-def _die_with(parent: int) -> None:
-    """Let the system kill this process when its parent dies, where it can (Linux)."""
-    import ctypes
+def _die_with_parent() -> None:
+    """End this process when its parent dies: by the system on Linux, elsewhere by a thread that waits for that."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    try:
+        import ctypes
 
-    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
+    except (ImportError, OSError, TypeError, AttributeError):
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+        return
+    if not parent.is_alive():
+        # it died before the system was asked
         os._exit(1)
 
 
-def _bound(memory: int) -> None:
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+def _exit_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,6 +1,7 @@
 """Read and write images and videos; the only file that uses Pillow and ffmpeg."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from paintproc.errors import InputError, OutputError
+from paintproc.errors import InputError, MissingError, OutputError
 
 PillowImage = Image.Image
 
@@ -332,8 +333,10 @@ def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, c
                     frame = np.pad(frame, ((0, even[0] - height), (0, even[1] - width), (0, 0)), "edge")
                 process.stdin.write(frame.tobytes())
             process.stdin.close()
-        except BrokenPipeError:
-            pass
+        except OSError as error:
+            # ffmpeg has ended, for which Windows has another number than EPIPE
+            if error.errno not in (errno.EPIPE, errno.EINVAL):
+                raise
         if process.wait() != 0:
             raise _video_error(path, log)
     found = count_frames(path)
@@ -358,14 +361,21 @@ def ffmpeg_version() -> str:
 
 @contextlib.contextmanager
 def _ffmpeg(arguments: list[str], **pipes: int) -> Iterator[tuple["subprocess.Popen[bytes]", io.BufferedRandom]]:
-    """A running ffmpeg in a session of its own, and its log; it is ended with the block."""
+    """A running ffmpeg in a session of its own, and its log; it is ended with the block. MissingError without one."""
     import imageio_ffmpeg
 
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y", *arguments]
-    if pipes.get("stdin") == subprocess.PIPE:
-        command.remove("-nostdin")
+    words = ["-v", "error", "-y", *arguments]
+    if pipes.get("stdin") != subprocess.PIPE:
+        words.insert(0, "-nostdin")
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stderr=log, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        try:
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), *words]
+            process = subprocess.Popen(command, stderr=log, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise MissingError(
+                f"ffmpeg cannot be started: {reason}.", "Name one in IMAGEIO_FFMPEG_EXE, or leave mp4 out of --format."
+            ) from error
         try:
             yield process, log
         finally:

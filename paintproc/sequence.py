@@ -99,7 +99,7 @@ def write_record(sequence: PaintingSequence, folder: Path, frames: Sequence[str]
         "files": {name: file_digest(path) for name, path in files.items()},
     }
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / RECORD).write_text(text, encoding="utf-8")
+    (folder / RECORD).write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -1,10 +1,10 @@
-"""A dataset folder as WebDataset tars, and back, without loss.
+"""A dataset folder as WebDataset tars, and back: byte for byte the same.
 
     dataset.json            as in the folder, with inputs.jsonl and failures.jsonl
-    shards.jsonl            name, sequences, bytes and sha256 of each shard
+    shards.jsonl            name, number of sequences, bytes and sha256 of each shard
     train-00000.tar         <id>.000.png ... <id>.sequence.json [<id>.strokes.safetensors], sorted by id
 
-Members are dated 1970 and belong to nobody, so the same sequences give the same bytes.
+Members are dated 1970 and have no owner, so the same sequences give the same bytes.
 """
 
 import io
@@ -32,11 +32,11 @@ from paintproc.sequence import RECORD
 
 SHARDS = "shards.jsonl"
 SHARD_SIZE = 1 << 30
-"""Bytes after which a shard is full."""
+"""Bytes of a shard, unless one sequence alone has more."""
 MEMBER = re.compile(r"([0-9a-f]{16})\.([0-9]{3,9}\.png|sequence\.json|strokes\.safetensors)")
 VERIFY = "`paintproc synth verify` says what is wrong."
 LARGEST = 1 << 30
-"""Bytes that one member may have."""
+"""Most bytes of one member."""
 
 
 def pack_dataset(
@@ -47,10 +47,10 @@ def pack_dataset(
     *,
     replace: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write a finished dataset folder as tars into the new folder `out`; the lines of its list.
+    """Write a finished dataset folder as tars into the new folder `out`. Returns the lines of shards.jsonl.
 
-    InputError where `dataset` is none, or an item is not whole; OutputError where `out` exists, unless `replace`
-    (called before, it may raise to refuse) is given.
+    InputError if `dataset` is no finished dataset folder, or an item is not whole. OutputError if `out` exists and
+    `replace` is not given; `replace` is as in `whole_folder`.
     """
     summary = read_summary(dataset)
     total, done, listed = max(1, sum(summary["splits"].values())), 0, []
@@ -70,13 +70,14 @@ def pack_dataset(
                 listed.append(line | {"sha256": file_digest(path)})
         if packed != summary["splits"]:
             raise InputError(f"{dataset} counts {summary['splits']} sequences, and {packed} are there.", VERIFY)
-        (scratch / SHARDS).write_text("".join(json.dumps(line) + "\n" for line in listed), encoding="utf-8")
+        text = "".join(json.dumps(line) + "\n" for line in listed)
+        (scratch / SHARDS).write_text(text, encoding="utf-8", newline="\n")
         _copy_lists(dataset, scratch)
     return listed
 
 
 def missing_shard(packed: Path) -> str | None:
-    """The name of a shard that is not there, or not of its size. InputError where the list is damaged."""
+    """The name of the first shard that is missing or has not the listed size. InputError if the list is damaged."""
     for line in read_shards(packed):
         path = packed / line["name"]
         if not path.is_file() or path.stat().st_size != line["bytes"]:
@@ -93,8 +94,8 @@ def unpack_dataset(
 ) -> None:
     """Write packed sequences as the new dataset folder `out`, byte for byte what was packed.
 
-    InputError where a shard is missing, changed, or holds anything but sequences; OutputError where `out` exists,
-    unless `replace` (called before, it may raise to refuse) is given.
+    InputError if a shard is missing, changed, or holds anything but sequences. OutputError if `out` exists and
+    `replace` is not given; `replace` is as in `whole_folder`.
     """
     summary = read_summary(packed)
     listed = read_shards(packed)
@@ -123,20 +124,20 @@ def _copy_lists(dataset: Path, out: Path) -> None:
 
 
 def read_shards(packed: Path) -> list[dict[str, Any]]:
-    """The list of shards. InputError where it is damaged, or names a file elsewhere."""
+    """The lines of shards.jsonl. InputError if it is damaged, or names anything but shards."""
     try:
         listed = [json.loads(line) for line in read_lines(packed / SHARDS)]
         if any(not re.fullmatch(rf"({'|'.join(SPLITS)})-\d{{5,}}\.tar", line["name"]) for line in listed):
             raise ValueError("it names another file than a shard")
         if any(not isinstance(line["sha256"], str) or not isinstance(line["bytes"], int) for line in listed):
-            raise ValueError("a sha256 or a size is none")
+            raise ValueError("a sha256 or a size is missing")
         return listed
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{packed / SHARDS} cannot be read: {error}.") from error
 
 
 def shard_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each member, in their order. InputError for anything that `pack_dataset` does not write."""
+    """Name and bytes of each member, in order. InputError for anything that `pack_dataset` does not write."""
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
@@ -152,6 +153,7 @@ def shard_members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _groups(items: list[Path], shard_size: int) -> Iterator[list[Path]]:
+    """The items of each shard."""
     group: list[Path] = []
     held = 0
     for item in items:
@@ -166,6 +168,7 @@ def _groups(items: list[Path], shard_size: int) -> Iterator[list[Path]]:
 
 
 def _add(shard: tarfile.TarFile, item: Path) -> None:
+    """Append the files of an item to a shard, its record last."""
     record = whole_item(item)
     names = sorted(record["files"]) if record else []
     if not record or any(not MEMBER.fullmatch(f"{item.name}.{name}") for name in [*names, RECORD]):

@@ -1,4 +1,4 @@
-"""Every byte of a dataset, in a folder or in shards: what is wrong with it."""
+"""Reads every byte of a dataset, in a folder or in shards, and says what is wrong with it."""
 
 import hashlib
 import json
@@ -28,9 +28,9 @@ from paintproc.shards import read_shards, shard_members
 
 
 def verify_dataset(folder: Path, progress: Callable[[float], None] = lambda done: None) -> list[str]:
-    """Read every byte of a dataset folder; what is wrong, a sentence each, nothing where all is well.
+    """Read every byte of a dataset folder. Returns a sentence for each thing that is wrong.
 
-    InputError where it is no finished dataset folder.
+    InputError if it is no finished dataset folder.
     """
     summary = read_summary(folder)
     problems: list[str] = []
@@ -59,7 +59,7 @@ def verify_dataset(folder: Path, progress: Callable[[float], None] = lambda done
 
 
 def wrong_counts(folder: Path, summary: Mapping[str, Any], found: Mapping[str, set[str]]) -> list[str]:
-    """Where the lists and the summary of a dataset, and the ids `found` in each split, do not agree."""
+    """A sentence for each disagreement between the summary, the lists, and the ids `found` in each split."""
     counts, splits, problems = summary["counts"], summary["splits"], []
     sizes = {split: len(names) for split, names in found.items()}
     if splits != sizes:
@@ -86,9 +86,9 @@ def wrong_counts(folder: Path, summary: Mapping[str, Any], found: Mapping[str, s
 
 
 def verify_shards(packed: Path, progress: Callable[[float], None] = lambda done: None) -> list[str]:
-    """Read every byte of packed sequences; what is wrong, a sentence each, nothing where all is well.
+    """Read every byte of packed sequences. Returns a sentence for each thing that is wrong.
 
-    InputError where it is no packed dataset.
+    InputError if it is no packed dataset.
     """
     summary, listed = read_summary(packed), read_shards(packed)
     problems: list[str] = []
@@ -107,12 +107,12 @@ def verify_shards(packed: Path, progress: Callable[[float], None] = lambda done:
                 problems += [f"{line['name']}: {key} does not fit its record."] * (digests[key] != _files_in(data))
         found[line["name"].rpartition("-")[0]] |= digests.keys()
         progress((place + 1) / len(listed))
-    # what a shard held that is gone is not said again
+    # a missing shard makes the counts wrong, too: that needs no sentence of its own
     return problems or wrong_counts(packed, summary, found)
 
 
 def wrong_in(item: Path) -> list[str]:
-    """What is wrong with an item's folder, a sentence each."""
+    """A sentence for each thing that is wrong with an item's folder."""
     where = f"{item.parent.name}/{item.name}"
     record = read_record(item) if item.is_dir() else None
     if record is None:

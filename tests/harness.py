@@ -41,7 +41,8 @@ def command(inputs: object, out: Path, *more: object) -> list[str]:
 
 def environment(**shim: object) -> dict[str, str]:
     """The environment of a command, with settings for `shim/sitecustomize.py`."""
-    return os.environ | {"PYTHONPATH": str(SHIM)} | {name: str(value) for name, value in shim.items()}
+    path = os.pathsep.join([str(SHIM), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path} | {name: str(value) for name, value in shim.items()}
 
 
 def run(arguments: Sequence[str], timeout: float = 120, **shim: object) -> "subprocess.CompletedProcess[str]":

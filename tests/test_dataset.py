@@ -17,8 +17,8 @@ from paintproc.dataset import (
     Dataset,
     begin_dataset,
     finish_dataset,
+    inspect_dataset,
     item_id,
-    judge_dataset,
     read_inputs,
     read_item,
     refuse_foreign,
@@ -77,6 +77,19 @@ def test_what_is_written_is_read(dataset):
         assert (given.stages, given.captions, given.info) == (read.stages, read.captions, read.info)
         assert (read.strokes is None) == (given.strokes is None)
     assert not verify_dataset(dataset)
+
+
+def test_a_split_without_sequences_is_empty(tmp_path):
+    begin_dataset(tmp_path / "d", FACTS)
+    there = write_item(tmp_path / "d", sequence(1)).parent.name
+    finish_dataset(tmp_path / "d", COUNTS | {"sequences": 1})
+    lengths = {split: len(list(Dataset(tmp_path / "d", split))) for split in SPLITS}
+    assert lengths == {split: int(split == there) for split in SPLITS}
+    with pytest.raises(InputError, match="has no split 'test'"):
+        Dataset(tmp_path / "d", "test")
+    (tmp_path / "d" / there / "metadata.jsonl").unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        Dataset(tmp_path / "d", there)
 
 
 def test_any_order_and_any_repetition_give_the_same_bytes(dataset, tmp_path):
@@ -169,16 +182,16 @@ def test_unfinished_work_of_others_is_no_item(dataset):
 
 def test_how_far_a_dataset_has_come(tmp_path):
     folder = tmp_path / "d"
-    assert judge_dataset(folder, FACTS) == "absent"
+    assert inspect_dataset(folder, FACTS) == "absent"
     for _ in range(2):
         begin_dataset(folder, FACTS)
-        assert judge_dataset(folder, FACTS) == "begun"
+        assert inspect_dataset(folder, FACTS) == "begun"
     with pytest.raises(InputError, match="begun and is not finished"):
         Dataset(folder)
     finish_dataset(folder, COUNTS)
     before = contents(folder)
     begin_dataset(folder, FACTS)
-    assert judge_dataset(folder, FACTS) == "finished" and contents(folder) == before
+    assert inspect_dataset(folder, FACTS) == "finished" and contents(folder) == before
 
 
 def test_another_dataset_is_not_mixed_in(dataset, tmp_path):

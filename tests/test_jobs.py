@@ -94,13 +94,16 @@ def test_a_check_that_raises_stops_it_at_once(tmp_path):
     assert not workers_of(os.getpid())
 
 
-def test_no_worker_outlives_a_killed_parent(tmp_path):
-    code = (
+@pytest.mark.parametrize("asked", ["the system", "a thread"])
+def test_no_worker_outlives_a_killed_parent(tmp_path, asked):
+    code = "" if asked == "the system" else "import ctypes; ctypes.CDLL = None\n"
+    code += (
         "from test_jobs import troubled; from paintproc.jobs import run_jobs\n"
         f"if __name__ == '__main__': list(run_jobs([('stuck', {str(tmp_path / 'x')!r})] * 2, troubled, workers=2))"
     )
     (tmp_path / "main.py").write_text(code)
-    parent = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=os.environ | {"PYTHONPATH": f"{ROOT}/tests"})
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}/tests{os.pathsep}{ROOT}"}
+    parent = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment)
     log = tmp_path / "x"
     end = time.monotonic() + 20
     while not (log.exists() and log.read_text().count("\n") == 2) and time.monotonic() < end:

@@ -310,6 +310,24 @@ def test_a_disk_that_is_too_small_is_seen_before(tmp_path, inputs, monkeypatch):
     assert not verify_dataset(tmp_path / "out")
 
 
+def test_what_other_shards_made_is_no_room_for_this_one(tmp_path, inputs, monkeypatch):
+    from paintproc.synth import build as building
+    from paintproc.synth import estimate
+
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
+    first, second = (
+        building.Build(tmp_path / "out", config, find_sources([str(inputs)]), shard=(index, 2)) for index in (0, 1)
+    )
+    # the first has three inputs, the second two
+    building.build_dataset(first)
+    each = (4 * 64 * 48 * estimate.BYTES_A_PIXEL + estimate.BYTES_AN_ITEM) * estimate.RESERVE
+    monkeypatch.setattr(estimate, "_free", lambda job: 2 * each - 100)
+    with pytest.raises(OutputError, match="GB are free"):
+        building.build_dataset(second)
+    monkeypatch.setattr(estimate, "_free", lambda job: 2 * each + 100)
+    assert building.build_dataset(second).counts["sequences"] == 5
+
+
 @pytest.mark.parametrize("harm", ["frame", "record", "torn", "item"])
 def test_what_was_deleted_is_made_again(paintproc, tmp_path, inputs, harm):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)

@@ -616,18 +616,16 @@ def test_whatever_ends_the_child_is_one_sentence(folder, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("allowed", [resource.RLIM_INFINITY, 1 << 31])
-def test_memory_is_bounded_and_a_lower_bound_stays(folder, allowed):
-    path = by_hand(folder, PICKLE)
+def test_memory_is_bounded_and_a_lower_bound_stays(allowed):
     if allowed > resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY:
         pytest.skip("memory is limited here already")
     code = (
-        "import resource, sys; from pathlib import Path; from paintproc.weights.convert import _limit_memory\n"
+        "import resource; from paintproc.jobs import limit_memory\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({allowed}, {allowed}))\n"
-        "_limit_memory(Path(sys.argv[1])); print(*resource.getrlimit(resource.RLIMIT_AS))"
+        f"limit_memory({3 << 30}); print(*resource.getrlimit(resource.RLIMIT_AS))"
     )
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
-    bound = 4 * len(PICKLE) + converting.SPARE_MEMORY
-    expected = bound if allowed == resource.RLIM_INFINITY else min(bound, allowed)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = 3 << 30 if allowed == resource.RLIM_INFINITY else allowed
     assert done.stdout.split() == [str(expected)] * 2
 
 

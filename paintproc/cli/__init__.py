@@ -41,8 +41,8 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
-    # pass file names on that are not valid text
-    sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    # every file name can be printed: Windows encodes pipes in another way than names, elsewhere a name need not be text
+    sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")  # type: ignore[union-attr]
     try:
         sys.exit(app(standalone_mode=False))
     except KeyboardInterrupt:

@@ -52,7 +52,8 @@ class Failures(list[dict[str, object]]):
 
         if self:
             with whole_file(self.path, replace=True) as scratch:
-                scratch.write_text("".join(json.dumps(failure) + "\n" for failure in self), encoding="utf-8")
+                text = "".join(json.dumps(failure) + "\n" for failure in self)
+                scratch.write_text(text, encoding="utf-8", newline="\n")
         else:
             self.path.unlink(missing_ok=True)
 

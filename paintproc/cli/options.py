@@ -31,7 +31,8 @@ from paintproc.config.settings import (
 )
 from paintproc.errors import Interrupted, OutputError, PaintprocError
 
-STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
+"""Signals that stop a command, where the system has them; SIGBREAK is Windows' Ctrl-Break."""
 LOADERS = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlite"}
 """Packages that run while compiled code is loaded."""
 
@@ -245,7 +246,10 @@ def _raise_unless_loading(_: int, frame: FrameType | None) -> None:
 
 
 def _set_alarm(seconds: float) -> None:
-    """Call `_raise_unless_loading` in so many seconds; 0 cancels the call."""
+    """Call `_raise_unless_loading` in so many seconds; 0 cancels the call.
+
+    Where there is no timer, as on Windows, the signal waits for `check_stopped`.
+    """
     if hasattr(signal, "setitimer"):
         if seconds:
             signal.signal(signal.SIGALRM, _raise_unless_loading)

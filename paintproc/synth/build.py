@@ -1,7 +1,8 @@
-"""Many pictures into one dataset: every input is accounted for, and a run that was stopped goes on where it was.
+"""Builds a dataset from many pictures. A run that was stopped goes on where it was.
 
-Workers paint (`jobs.py`); each sequence appears whole. When a process has done its part of the inputs it says
-so in `parts/`; whoever finds that all inputs are accounted for writes the lists, the index and the counts.
+Worker processes paint (`jobs.py`); each sequence appears whole. With shards, a process that has finished its part of
+the inputs writes a file about them into `parts/`. The process that finds all inputs done, skipped or failed writes the
+lists, the index and the counts.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from paintproc.dataset import (
     drop_unfinished,
     find_foreign,
     finish_dataset,
-    judge_dataset,
+    inspect_dataset,
     parse_input,
     read_inputs,
     read_lines,
@@ -49,18 +50,18 @@ from paintproc.synth.sources import Source, inputs_digest
 
 PARTS = "parts"
 ITEM_SECONDS = 900.0
-"""After this time on one input its worker is taken to be stuck."""
+"""Seconds for one input; after that its worker is killed."""
 PATIENCE = 20
-"""Tenths of a second that another process has for giving a finished dataset its name."""
+"""How often to look whether another process has finished, or removed, a folder; 0.1 s apart."""
 LEAST_MEMORY = 3 << 30
-"""Address space that a worker has at least."""
+"""Bytes of address space that every worker may use."""
 
 Layout = Literal["folder", "shards"]
 
 
 @dataclass(frozen=True)
 class Build:
-    """What is to be built, and how; only `config`, `sources` and the networks decide the bytes."""
+    """What to build, and how. Only `config`, `sources` and `networks` decide the bytes."""
 
     out: Path
     config: SynthConfig
@@ -69,31 +70,31 @@ class Build:
     layout: Layout = "folder"
     shard_size: int = SHARD_SIZE
     shard: tuple[int, int] = (0, 1)
-    """This process's part of the inputs: every n-th, from the index on."""
+    """Index and count (i, n): this process works on every n-th input, beginning with number i."""
     workers: int = 1
     overwrite: bool = False
     time_limit: float | None = None
-    """Seconds after which to stop, less what the longest input took so far."""
+    """Seconds for the whole run. It stops when the longest input so far would no longer fit."""
     item_seconds: float = ITEM_SECONDS
     max_bad: int | None = None
-    """How many inputs may fail before everything stops."""
+    """The run stops when more inputs fail than this."""
 
     @functools.cached_property
     def folder(self) -> Path:
-        """Where the dataset grows: the output itself, or beside it, where it is to be packed or to replace another."""
+        """Where the dataset grows: in `out`; or beside it, if it will be packed or will replace another one."""
         if self.layout == "folder" and not self.overwrite:
             return self.out
         digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:8]
         return resolved(self.out).with_name(f".{resolved(self.out).name}.{digest}.building")
 
     def abandoned(self) -> list[Path]:
-        """Folders in which datasets of other settings grew beside the same output, and were not finished."""
+        """Folders beside `out` with unfinished datasets of other settings."""
         target = resolved(self.out)
         beside = sorted(target.parent.glob(f".{glob.escape(target.name)}.*.building"))
         return [path for path in beside if path != self.folder]
 
     def own(self) -> range:
-        """The places of this process's inputs."""
+        """The numbers of this process's inputs."""
         return range(self.shard[0], len(self.sources), self.shard[1])
 
     @functools.cached_property
@@ -109,15 +110,16 @@ class Build:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did: the dataset's counts, None where other shards are still to do their part; and its own."""
+    """What a run did."""
 
     counts: dict[str, int] | None
+    """The counts of the finished dataset; None if other shards have not finished."""
     worked_on: int
-    """Inputs that were not known before, or not whole."""
+    """How many inputs were unfinished before."""
     sequences: int
-    """Sequences that were made now."""
+    """How many sequences this run made."""
     failed: int
-    """Inputs of this process that failed, now or before."""
+    """How many inputs of this process failed, now or before."""
 
 
 def build_dataset(
@@ -127,11 +129,11 @@ def build_dataset(
     check: Callable[[], None] = lambda: None,
     complain: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Build a dataset, or go on with it.
+    """Build a dataset, or go on with one that was begun.
 
-    `progress` is told the part of the work done, `complain` what failed or lies about; `check` is called often and may
-    raise to stop. OutputError where the output cannot be written or holds something else, PartialError after more
-    than `max_bad` failures, Interrupted at the time limit.
+    `progress` is called with the part of the work done, `complain` with a sentence for each failure and each abandoned
+    folder. `check` is called often and may raise to stop. OutputError if the output cannot be written or holds
+    something else, PartialError after more than `max_bad` failures, Interrupted at the time limit.
     """
     if build.overwrite:
         refuse_foreign(build.out)
@@ -140,7 +142,7 @@ def build_dataset(
         if packed is not None:
             _remove_building(build)
             return Report(packed, 0, 0, packed.get("failed", 0))
-        if build.layout == "shards" and judge_dataset(build.out, build.facts) != "absent":
+        if build.layout == "shards" and inspect_dataset(build.out, build.facts) != "absent":
             raise OutputError(f"{build.out} is a dataset folder.", "Choose --layout folder, or another --output.")
     if build.folder != build.out:
         tidy_beside(build.out)
@@ -149,7 +151,7 @@ def build_dataset(
     begin_dataset(build.folder, build.facts)
     try:
         lines = _known(build.folder)
-        todo = [place for place in build.own() if _open(build.folder, lines.get(place))]
+        todo = [place for place in build.own() if _is_unfinished(build.folder, lines.get(place))]
         made = 0
         if todo:
             check_space(build, todo)
@@ -159,13 +161,13 @@ def build_dataset(
         check()
         counts = _finish(build, own)
         if counts is None and build.layout == "shards":
-            # another process may have finished meanwhile: then what was written here since is of no use
+            # another process may have packed the same dataset meanwhile; then this folder is not needed
             counts = _packed_counts(build)
             if counts is not None:
                 _remove_building(build)
     except (InputError, OutputError):
-        # another process may have finished the same dataset meanwhile, and taken away the folder in which it grew
-        finished = None if build.folder == build.out else _elsewhere(build)
+        # another process may have finished the same dataset meanwhile, and removed the folder in which it grew
+        finished = None if build.folder == build.out else _wait_for_counts(build)
         if finished is None:
             raise
         _remove_building(build)
@@ -174,8 +176,8 @@ def build_dataset(
 
 
 def _packed_counts(build: Build) -> dict[str, int] | None:
-    """The counts of the output where that is finished and in shards; OutputError where one of them is missing."""
-    if judge_dataset(build.out, build.facts) != "finished" or not (build.out / SHARDS).exists():
+    """The counts of the output, if it is finished and in shards. OutputError if a shard is missing."""
+    if inspect_dataset(build.out, build.facts) != "finished" or not (build.out / SHARDS).exists():
         return None
     missing = missing_shard(build.out)
     if missing is not None:
@@ -183,34 +185,34 @@ def _packed_counts(build: Build) -> dict[str, int] | None:
     return read_summary(build.out)["counts"]
 
 
-def _elsewhere(build: Build) -> dict[str, int] | None:
-    """The counts of the output where another process finished it, or is just about to."""
+def _wait_for_counts(build: Build) -> dict[str, int] | None:
+    """The counts of the output, if another process has finished it or does so within two seconds."""
     for _ in range(PATIENCE):
         with contextlib.suppress(PaintprocError):
-            if judge_dataset(build.out, build.facts) == "finished":
+            if inspect_dataset(build.out, build.facts) == "finished":
                 return read_summary(build.out)["counts"]
         time.sleep(0.1)
     return None
 
 
 def _remove_building(build: Build) -> None:
-    """Remove the folder in which a finished dataset grew, if nothing else is in it."""
+    """Remove the folder in which a finished dataset grew, unless it holds files that are not ours."""
     for _ in range(PATIENCE):
         if build.folder == build.out or not build.folder.is_dir():
             return
-        # another process may be removing it, too
+        # another process may be removing the same folder
         with contextlib.suppress(OSError):
             if find_foreign(build.folder) is not None:
                 return
             shutil.rmtree(build.folder, ignore_errors=True)
 
 
-def _take(folder: Path, build: Build) -> None:
-    """Make sure that a folder which was finished, and is now this process's own, is just the dataset.
+def _check_finished(folder: Path, build: Build) -> None:
+    """Check that a folder, renamed so that only this process uses it, is the finished dataset; remove unfinished work.
 
-    OutputError where another process took that before, and this is one which was begun anew.
+    OutputError if it is not finished: another process has taken the finished one, and a third has begun it anew.
     """
-    finished = judge_dataset(folder, build.facts) == "finished" and (folder / INPUTS).exists()
+    finished = inspect_dataset(folder, build.facts) == "finished" and (folder / INPUTS).exists()
     splits = read_summary(folder)["splits"] if finished else {}
     if not finished or any(len(list(folder.glob(f"{split}/*/{RECORD}"))) != size for split, size in splits.items()):
         raise OutputError(f"{build.out} is being built by another process.", "Run the command again.")
@@ -224,11 +226,11 @@ def _paint_all(
     check: Callable[[], None],
     complain: Callable[[str], None],
 ) -> tuple[dict[int, dict[str, Any]], int]:
-    """What became of each input in `todo`, by its place, and how many sequences were made."""
+    """Paint the inputs in `todo`. Returns the line about each, by its number, and how many sequences were made."""
     begun = time.monotonic()
     longest = 0.0
 
-    def look_around() -> None:
+    def check_time() -> None:
         check()
         if build.time_limit is not None and time.monotonic() - begun + longest > build.time_limit:
             raise Interrupted("The time limit is reached; what was finished is kept. Run the same command again.")
@@ -241,7 +243,7 @@ def _paint_all(
         workers=min(build.workers, len(todo)),
         time_limit=build.item_seconds,
         memory=memory,
-        check=look_around,
+        check=check_time,
     )
     lines: dict[int, dict[str, Any]] = {}
     bad = made = 0
@@ -265,15 +267,15 @@ def _paint_all(
 
 
 def _finish(build: Build, own: Mapping[int, dict[str, Any]]) -> dict[str, int] | None:
-    """Say that this process's part is done; finish the dataset where it was the last. Its counts, if so."""
+    """Write that this process's part is done. If all parts are, finish the dataset and return its counts."""
     if build.shard[1] > 1:
         _write_part(build, own)
     lines = _known(build.folder) | dict(own)
-    # what another shard made, and is no longer there, that shard must make again
+    # drop entries whose files are gone; their own shard makes them again
     lines = {
         place: line
         for place, line in lines.items()
-        if place in own or line["outcome"] != "done" or not _open(build.folder, line)
+        if place in own or line["outcome"] != "done" or not _is_unfinished(build.folder, line)
     }
     if len(lines) < len(build.sources):
         return None
@@ -289,26 +291,27 @@ def _finish(build: Build, own: Mapping[int, dict[str, Any]]) -> dict[str, int] |
         try:
             pack_dataset(build.folder, build.out, build.shard_size, replace=guard)
         except OutputError:
-            # another process that ended at the same time may have been faster
+            # another process may have packed it at the same time
             if build.overwrite or _packed_counts(build) is None:
                 raise
         _remove_building(build)
     elif guard is not None:
         guard()
-        move_folder(build.folder, build.out, lambda folder: _take(folder, build))
+        move_folder(build.folder, build.out, lambda folder: _check_finished(folder, build))
     return counts
 
 
 def _write_part(build: Build, own: Mapping[int, dict[str, Any]]) -> None:
+    """Write the lines about this process's inputs into `parts/`."""
     index, count = build.shard
     text = "".join(json.dumps({"place": place} | own[place], ensure_ascii=False) + "\n" for place in sorted(own))
     for last in (False, True):
         try:
             with whole_file(build.folder / PARTS / f"{index:05d}-of-{count:05d}.jsonl", replace=True) as scratch:
-                scratch.write_text(text, encoding="utf-8")
+                scratch.write_text(text, encoding="utf-8", newline="\n")
             return
         except OutputError:
-            # whoever finishes the dataset removes the folder
+            # the process that finishes the dataset removes the folder, perhaps just now
             if last:
                 raise
 
@@ -323,7 +326,7 @@ def _remove_parts(folder: Path) -> None:
 
 
 def _known(folder: Path) -> dict[int, dict[str, Any]]:
-    """What is written of inputs: in the finished dataset, and in the parts of shards that have ended."""
+    """The lines about inputs, by number: from the finished dataset, and from the parts of shards that have ended."""
     lines = dict(enumerate(read_inputs(folder)))
     parts = folder / PARTS
     try:
@@ -333,17 +336,15 @@ def _known(folder: Path) -> dict[int, dict[str, Any]]:
                 if lines.get(place, {}).get("outcome") != "done":
                     lines[place] = line
     except FileNotFoundError:
-        # whoever finished the dataset meanwhile has removed them
+        # another process has finished the dataset meanwhile, and removed the parts
         return _known(folder)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise OutputError(f"{parts} is damaged: {error}.", "Remove it, and run the command again.") from error
     return lines
 
 
-def _open(folder: Path, line: Mapping[str, Any] | None) -> bool:
-    """Whether an input is to be worked on: nothing is known of it, its sequences are not all there, or it was not at
-    fault when it failed.
-    """
+def _is_unfinished(folder: Path, line: Mapping[str, Any] | None) -> bool:
+    """True if this input is unprocessed, incomplete, or failed for a reason worth retrying: not for its own fault."""
     if line is None:
         return True
     if line["outcome"] == "failed":
@@ -355,5 +356,8 @@ def _open(folder: Path, line: Mapping[str, Any] | None) -> bool:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else LEAST_MEMORY
+    """Bytes of this machine's memory; `LEAST_MEMORY` where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return LEAST_MEMORY

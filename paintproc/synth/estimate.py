@@ -1,4 +1,4 @@
-"""What a build comes to: bytes, seconds, and whether the disk has the room."""
+"""How many bytes and seconds a dataset will take, and whether the disk has room for it."""
 
 import contextlib
 import shutil
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paintproc.config.synth import SynthConfig
-from paintproc.dataset import judge_dataset
+from paintproc.dataset import inspect_dataset
 from paintproc.errors import InputError, OutputError, PaintprocError
 from paintproc.files import plain_errors
 from paintproc.media import picture_size
-from paintproc.sequence import RECORD
+from paintproc.sequence import RECORD, read_record
 from paintproc.synth.items import Task, paint_source
 from paintproc.synth.sequences import methods
 from paintproc.synth.sources import Source, read_source
@@ -22,20 +22,21 @@ from paintproc.synth.sources import Source, read_source
 if TYPE_CHECKING:
     from paintproc.synth.build import Build
 
-BYTES_A_PIXEL, BYTES_AN_ITEM = 1.0, 60_000
-"""What a pixel of a painted frame takes as PNG, rather more than less, and what the rest of an item takes."""
+BYTES_A_PIXEL = 1.0
+"""Bytes of a painted pixel as PNG, estimated rather too high."""
+BYTES_AN_ITEM = 60_000
+"""Bytes of an item beside its frames."""
 SAMPLE = 20
-"""So many pictures are looked at to see how large frames will be."""
+"""How many pictures are opened to find how large frames will be."""
 RESERVE = 1.1
-"""Free space asked for before the start, as a multiple of what is expected."""
+"""Free space that must be there before the start, as a multiple of the expected size."""
 
 
 def check_space(build: "Build", todo: Sequence[int]) -> None:
-    """OutputError where the disk has not the room for these inputs, as far as their sequences are not there yet."""
+    """OutputError if the disk has too little room for what these inputs still lack."""
     frame = max((_pixels(build.sources[place], build.config) for place in todo[:SAMPLE]), default=0)
     item = build.config.num_frames * frame * BYTES_A_PIXEL + BYTES_AN_ITEM
-    there = sum(1 for _ in build.folder.glob("*/*/" + RECORD))
-    items = max(0, len(todo) * len(methods(build.config)) - there)
+    items = max(0, len(todo) * len(methods(build.config)) - _written(build, todo))
     wanted, free = int(RESERVE * items * item * (2 if build.layout == "shards" else 1)), _free(build)
     if free < wanted:
         raise OutputError(
@@ -44,8 +45,15 @@ def check_space(build: "Build", todo: Sequence[int]) -> None:
         )
 
 
+def _written(build: "Build", todo: Sequence[int]) -> int:
+    """How many sequences of these inputs are on disk; those of other inputs, and so of other shards, do not count."""
+    names = {build.sources[place].name for place in todo}
+    records = (read_record(path.parent) for path in build.folder.glob(f"*/*/{RECORD}"))
+    return sum(record is not None and record.get("source") in names for record in records)
+
+
 def _pixels(source: Source, config: SynthConfig) -> int:
-    """How many pixels a frame made of an input has at most; 0 where it cannot be read."""
+    """The most pixels that a frame of this input can have; 0 if it cannot be read."""
     with contextlib.suppress(OSError, PaintprocError):
         height, width = picture_size(read_source(source))
         scale = min(1.0, config.size / max(height, width))
@@ -55,19 +63,19 @@ def _pixels(source: Source, config: SynthConfig) -> int:
 
 
 def estimate(build: "Build") -> dict[str, int | float]:
-    """What a build comes to, by painting the first picture that can be read: pictures, sequences, bytes, seconds.
+    """Paint the first picture that can be read, and multiply: pictures, sequences, bytes, seconds.
 
-    InputError where none can be read.
+    InputError if none can be painted.
     """
     if not build.overwrite:
-        judge_dataset(build.out, build.facts)
+        inspect_dataset(build.out, build.facts)
     own = [build.sources[place] for place in build.own()]
     paintable = [source for source in own if not (source.skip or source.broken)]
     count = len(methods(build.config))
     with tempfile.TemporaryDirectory() as scratch:
         for number, source in enumerate(paintable):
             with contextlib.suppress(PaintprocError):
-                # the first time loads the kernels
+                # a first, short painting loads the kernels, which is not timed
                 few = replace(build.config, strokes=10)
                 paint_source(Task(0, source, few, build.networks, Path(scratch, "few")))
                 begun, folder = time.monotonic(), Path(scratch, str(number))
@@ -90,7 +98,7 @@ def estimate(build: "Build") -> dict[str, int | float]:
 
 
 def _free(build: "Build") -> int:
-    """Bytes that are free where the dataset is to be."""
+    """Free bytes on the disk of the dataset."""
     base = next(path for path in (build.folder, *build.folder.absolute().parents) if path.exists())
     with plain_errors(build.out):
         return shutil.disk_usage(base).free

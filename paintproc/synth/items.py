@@ -1,4 +1,4 @@
-"""One input of a dataset: read, painted by every method, written; and the line about it."""
+"""One input of a dataset: reads it, paints it by every method, writes the sequences and the line about them."""
 
 import time
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from paintproc.synth.sources import Source, read_source
 
 @dataclass(frozen=True)
 class Task:
-    """One input and what is to become of it."""
+    """One input, and how and where to paint it."""
 
     place: int
     source: Source
@@ -35,7 +35,10 @@ class Task:
 
 
 def paint_source(task: Task) -> tuple[dict[str, Any], int]:
-    """Turn one input into its sequences: the line about it, and how many were made now. Errors are PaintprocError."""
+    """Write the sequences of one input that are missing. Returns the line about it, and how many sequences were made.
+
+    PaintprocError if it cannot be read or painted.
+    """
     source, config = task.source, task.config
     if source.skip:
         return line_about(source, "skipped", reason=source.skip), 0
@@ -65,7 +68,7 @@ def paint_source(task: Task) -> tuple[dict[str, Any], int]:
 
 
 def paint_in_worker(task: Task) -> tuple[dict[str, Any], int, float]:
-    """In a worker: the line about an input, how many sequences were made, and the seconds it took."""
+    """`paint_source` in a worker process. Returns the line, how many sequences were made, and the seconds it took."""
     import cv2
 
     cv2.setNumThreads(thread_count())
@@ -75,5 +78,5 @@ def paint_in_worker(task: Task) -> tuple[dict[str, Any], int, float]:
 
 
 def line_about(source: Source, outcome: str, **more: Any) -> dict[str, Any]:
-    """What became of an input, as the lists say it."""
+    """A line of inputs.jsonl: what became of an input."""
     return {"input": source.name, "outcome": outcome, **more}

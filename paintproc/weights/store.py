@@ -1,4 +1,4 @@
-"""The folder of weights: `<folder>/<name>/<file>`; what is there, what is missing, getting it, checking it."""
+"""The folder of weights, `<folder>/<name>/<file>`: says what is there, gets what is missing, checks it."""
 
 import contextlib
 import functools
@@ -30,17 +30,17 @@ def weights_folder(folder: Path | None = None) -> Path:
 
 
 def state(weight: Weight, folder: Path) -> State:
-    """What a glance at sizes and headers tells of the weights in `folder`; see `verify`."""
+    """The state of the weights in `folder`, by sizes and headers alone; `verify` reads every byte."""
     states = {_file_state(folder / weight.name, file) for file in weight.files}
     order: tuple[State, ...] = ("damaged", "missing", "unconverted")
     return next((found for found in order if found in states), "here")
 
 
 def find_weights(name: str, folder: Path | None = None) -> list[Path]:
-    """The files of weights that are at hand, in the order of the manifest.
+    """The files of some weights, in the order of the manifest.
 
-    MissingError where one is missing, with the command that gets it and the place for a file brought
-    by hand; InputError where one is damaged.
+    MissingError if one is missing: it names the command that gets it and the place for a file brought by hand.
+    InputError if one is damaged.
     """
     weight, folder = named(name), weights_folder(folder)
     found = state(weight, folder)
@@ -56,7 +56,7 @@ def find_weights(name: str, folder: Path | None = None) -> list[Path]:
 
 
 def missing(weight: Weight, folder: Path, without: str = "") -> MissingError:
-    """The sentence about weights that are not at hand."""
+    """The error about weights that are not in `folder`; `without` says what works without them."""
     where = "" if folder == weights_folder() else f" --weights-dir {shlex.quote(str(folder))}"
     convert_it = f"`paintproc weights convert {weight.name}{where}`"
     what = f"The weights {weight.name} ({weight.title}, {spelled(weight.size)})"
@@ -71,31 +71,31 @@ def missing(weight: Weight, folder: Path, without: str = "") -> MissingError:
 
 
 def get(weight: Weight, folder: Path, offline: bool, progress: Progress) -> bool:
-    """Bring weights into `folder`; False where they are there already.
+    """Bring weights into `folder`. Returns False if they are there already.
 
-    Sources are asked in their order. MissingError where none has a file, InputError where what
-    came is not the published file; then nothing is left of it.
+    Sources are asked in their order. MissingError if no source has a file, InputError if a source gave another file
+    than the published one; that file is removed.
     """
     lacking = [file for file in weight.files if _file_state(folder / weight.name, file) != "here"]
     if not lacking:
         return False
     try:
-        # always of the same name, so that the next run finds what a dead one left
+        # the scratch folder always has the same stem, so that the next run finds what a dead one left
         with scratch_folder(folder / weight.name / weight.files[0].stored) as scratch:
             for index, file in enumerate(lacking):
                 advance = functools.partial(_advance, progress, index, len(lacking))
                 _get_file(weight, file, folder, scratch, offline, advance)
     finally:
         with contextlib.suppress(OSError):
-            # only where nothing came
+            # fails, as it should, unless the folder is empty
             (folder / weight.name).rmdir()
     return True
 
 
 def convert_by_hand(weight: Weight, folder: Path, given: Path | None = None) -> None:
-    """Convert published files in `<folder>/<name>`, or the file `given`, to the form that is kept.
+    """Convert published files in `<folder>/<name>`, or the file `given`, to safetensors where that is needed.
 
-    MissingError where there are none, InputError where one is not the published one.
+    MissingError if there are none, InputError if one is not the published file.
     """
     chosen = list(weight.files)
     if given and not _is_file(given):
@@ -114,11 +114,11 @@ def convert_by_hand(weight: Weight, folder: Path, given: Path | None = None) -> 
             raise missing(weight, folder)
         _check_published(file, source, _sha256(source))
         if file.foreign or source != target:
-            _keep(file, source, target)
+            _store(file, source, target)
 
 
 def verify(weight: Weight, folder: Path) -> None:
-    """Read every byte of weights again. MissingError or InputError where they are not as published."""
+    """Read every byte of weights. MissingError or InputError if they are not as published."""
     for file in weight.files:
         path = folder / weight.name / file.stored
         if _file_state(folder / weight.name, file) in ("missing", "unconverted"):
@@ -127,21 +127,22 @@ def verify(weight: Weight, folder: Path) -> None:
             try:
                 _check_published(file, path, _sha256(path))
             except InputError as error:
-                raise InputError(f"{path} is not as published: {error.message}", _again(weight.name)) from error
+                raise InputError(f"{path} is not as published: {error.message}", _get_again(weight.name)) from error
             continue
         said = read_header(path).get("__metadata__", {})
         if said.get("published") != file.sha256 or said.get("tensors") != _tensors_in(path):
-            raise InputError(f"{path} is not what was converted from {file.name}.", _again(weight.name))
+            raise InputError(f"{path} is not what was converted from {file.name}.", _get_again(weight.name))
 
 
 def spelled(size: int | None) -> str:
-    """A size for people: 41 MB, 2.6 GB."""
+    """A size as people write it: 41 MB, 2.6 GB."""
     if size is None:
         return "size not known"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"
 
 
 def _file_state(folder: Path, file: WeightFile) -> State:
+    """The state of one file, by its size or header."""
     path = folder / file.stored
     if not _is_file(path):
         return "unconverted" if file.foreign and _is_file(folder / file.name) else "missing"
@@ -171,7 +172,7 @@ def _get_file(weight: Weight, file: WeightFile, folder: Path, scratch: Path, off
             wrong = f"{source}: {error.message}"
             reasons.append(wrong.rstrip("."))
         else:
-            _keep(file, published, folder / weight.name / file.stored, move=True)
+            _store(file, published, folder / weight.name / file.stored, move=True)
             return
     if wrong:
         raise InputError(wrong, "It was refused and removed.")
@@ -179,11 +180,11 @@ def _get_file(weight: Weight, file: WeightFile, folder: Path, scratch: Path, off
     raise MissingError(text, missing(weight, folder).hint.replace("Run", "Try again with", 1))
 
 
-def _keep(file: WeightFile, published: Path, target: Path, move: bool = False) -> None:
-    """Put a published file, converted where that is needed, in its place; moved there where it is ours."""
+def _store(file: WeightFile, published: Path, target: Path, move: bool = False) -> None:
+    """Write a published file to its place, converted if needed. With `move` the original may be moved."""
     with scratch_folder(target) as scratch, whole_file(target, replace=True) as part:
         if file.foreign:
-            # a folder of its own: the writer's own scratch goes with it
+            # in a folder of its own: whatever the writer leaves there is removed with it
             convert(published, scratch / target.name, file.sha256)
             (scratch / target.name).rename(part)
         elif move:
@@ -208,23 +209,23 @@ def _sha256(path: Path) -> str:
 
 
 def _tensors_in(path: Path) -> str | None:
-    """The digest of the tensors in a safetensors file; None where they cannot be read."""
+    """The digest of the tensors in a safetensors file; None if they cannot be read."""
     from safetensors.numpy import load_file
 
     try:
         return tensors_digest(load_file(path))
     except Exception:
-        # the reader has errors of its own kind, and no kind for a type that numpy has not
+        # the reader raises errors of its own class, and others for types that numpy does not have
         return None
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file that can be looked at; a folder that may not be entered has none."""
+    """Whether this is a file; False also if its folder may not be entered."""
     try:
         return path.is_file()
     except OSError:
         return False
 
 
-def _again(name: str) -> str:
+def _get_again(name: str) -> str:
     return f"Remove it and run `paintproc weights get {name}`."

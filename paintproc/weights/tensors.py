@@ -1,4 +1,4 @@
-"""The tensors of a foreign checkpoint, as numpy arrays, without running anything the file says."""
+"""Reads the tensors of a foreign checkpoint as numpy arrays, without running anything in the file."""
 
 import io
 import math
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 PICKLE = 64 << 20
-"""Bytes of the pickle in a torch zip, which holds no tensor's values."""
-SPARE, TIMES = 64 << 20, 16
-"""All that is unpacked has at most `SPARE` bytes and `TIMES` those of the file."""
+"""Most bytes of the pickle in a torch zip; the values of the tensors are not in it."""
+TIMES = 16
+"""Unpacked tensors may have this many times the bytes of the file, and `SPARE` more."""
+SPARE = 64 << 20
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle of a torch file from before 1.6."""
@@ -37,14 +38,14 @@ _VERSION = 1001
 
 
 def read_tensors(path: Path) -> dict[str, "np.ndarray"]:
-    """The tensors in `path`, by name: own, writable, C-contiguous arrays of native byte order.
+    """The tensors in `path`, by name: writable, C-contiguous arrays of native byte order that own their memory.
 
-    Reads safetensors, torch files (zip, TorchScript, and those from before 1.6), pickled numpy
-    arrays (protocol 2 and later) and Keras HDF5, told apart by content. Names of nested containers,
-    attributes and groups are joined with dots; what is no tensor is left out. bfloat16 becomes
-    float32; a numpy scalar an array of no dimensions; tensors that are the same view of the same
-    storage one array. TorchScript gives every tensor attribute, so the state dict and perhaps
-    more, and constants as `constants.N`. InputError for anything else; MissingError without h5py.
+    Reads safetensors, torch files (zip, TorchScript, and those from before 1.6), pickled numpy arrays (protocol 2 and
+    later) and Keras HDF5; the kind is told by the content. Names of nested containers, attributes and groups are joined
+    with dots; whatever is not a tensor is left out. bfloat16 becomes float32, a numpy scalar an array without
+    dimensions; tensors that are the same view of the same storage become one array. From TorchScript come all tensor
+    attributes, which include the state dict, and constants as `constants.N`. InputError for anything else; MissingError
+    for HDF5 without h5py.
     """
     try:
         with path.open("rb") as file:
@@ -56,7 +57,7 @@ def read_tensors(path: Path) -> dict[str, "np.ndarray"]:
     except FileNotFoundError as error:
         raise InputError(f"{path.name} is not there.") from error
     except Exception as error:
-        # Damage shows as nearly anything in the readers of four formats, OSError and MemoryError included.
+        # The readers of the four formats raise nearly anything on damage, OSError and MemoryError included.
         reason = str(error).rstrip(".") or type(error).__name__
         raise InputError(f"{path.name} is damaged, or of a kind that is not read ({reason}).") from error
 
@@ -124,7 +125,7 @@ def _read_dataset(name: str, dataset: Any) -> "np.ndarray":
     import numpy as np
 
     made = dataset.id.get_create_plist()
-    # Other filters would be looked for as libraries on this machine: 1 to 3 are gzip, shuffle and checksum.
+    # Only filters 1 to 3 (gzip, shuffle, checksum): for others HDF5 would load libraries from this machine.
     filters = [made.get_filter(k)[0] for k in range(made.get_nfilters())]
     if dataset.is_virtual or dataset.external or not set(filters) <= {1, 2, 3}:
         raise Unfit(f"keeps {name} in other files or under a foreign filter, which is not read.")
@@ -190,7 +191,7 @@ def _read_zip(file: BinaryIO, size: int) -> dict[str, "np.ndarray"]:
 
 
 def _member(bundle: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str, size: int) -> bytearray:
-    """A member, which must be `size` bytes long; its checksum is checked by zipfile at its end."""
+    """A member, which must have `size` bytes; zipfile checks its checksum when it is read to the end."""
     info = members.get(name)
     if info is None or info.file_size != size or (info.compress_size != size and not info.compress_type):
         raise Unfit(f"is damaged: its member {name} is missing or has another size than its tensors say.")
@@ -238,7 +239,7 @@ def _arrays(root: Any, lead: str, load: Callable[[Storage], bytearray], room: "_
 
 
 def _array(data: Any, order: str, code: str, shape: Any, axes: tuple[int, ...] = ()) -> "np.ndarray":
-    """An own array of the bytes `data`, of `shape` in the file and then with its axes in another order."""
+    """A new array of the bytes `data`, which have `shape` in the file; `axes` is then the order of its axes."""
     import numpy as np
 
     raw = np.frombuffer(data if len(data) else bytearray(), np.uint8).view(_raw_code(order, code))
@@ -247,7 +248,7 @@ def _array(data: Any, order: str, code: str, shape: Any, axes: tuple[int, ...] =
 
 
 def _strided(content: bytearray, view: View) -> "np.ndarray":
-    """The tensor that `view` shows of a storage; numpy too checks that it lies inside."""
+    """The tensor of a view of a storage; numpy, too, checks that it is inside."""
     import numpy as np
 
     if not math.prod(view.shape):
@@ -260,7 +261,7 @@ def _strided(content: bytearray, view: View) -> "np.ndarray":
 
 
 def _numbers(raw: "np.ndarray", code: str) -> "np.ndarray":
-    """Numbers of native byte order from how they lie in the file."""
+    """The numbers in native byte order, from their form in the file."""
     import numpy as np
 
     if code == BFLOAT16:
@@ -272,11 +273,12 @@ def _numbers(raw: "np.ndarray", code: str) -> "np.ndarray":
 
 
 def _raw_code(order: str, code: str) -> str:
+    """The numpy type with which the bytes of a kind of numbers are read."""
     return {BFLOAT16: "<u2", "b1": "u1"}.get(code, order + code)
 
 
 class _Room:
-    """What may still be unpacked of a file of `size` bytes."""
+    """Counts how much may still be unpacked of a file of `size` bytes."""
 
     def __init__(self, size: int) -> None:
         self._left = SPARE + TIMES * size

@@ -1,4 +1,4 @@
-"""Reading from addresses: one request, no retry, in pieces, never more than was asked for."""
+"""Reads from addresses: one request without retries, in pieces, and never more than the caller allows."""
 
 import base64
 import hashlib
@@ -16,17 +16,17 @@ from typing import Any
 from paintproc.version import __version__
 
 TIMEOUT = 10.0
-"""Seconds without a byte after which a source is given up."""
+"""Seconds without a byte until a source is given up."""
 PIECE = 1 << 20
 
 
 class SourceError(Exception):
-    """Why one source could not be used; others may be."""
+    """Why one source could not be used; the next one may be tried."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """How a host is spoken to: certificates, proxy, hosts trusted without a certificate, a token."""
+    """How to connect to a host: certificates, proxy, hosts trusted without a certificate, a token."""
 
     authorities: str | None = None
     proxy: str | None = None
@@ -36,9 +36,9 @@ class Site:
 
 
 def download(url: str, target: Path, site: Site, most: int | None, progress: Callable[[float], None]) -> str:
-    """Write what lies at `url` (http, https or file) to `target`; its sha256 in hex.
+    """Write what is at `url` (http, https or file) to `target`. Returns its sha256 in hex.
 
-    SourceError when it cannot be read or has more than `most` bytes. OSError only for writing.
+    SourceError if it cannot be read or has more than `most` bytes. OSError only from writing.
     """
     digest, done = hashlib.sha256(), 0
     with _open(url, site, "*/*") as answer, target.open("xb") as out:
@@ -58,7 +58,7 @@ def download(url: str, target: Path, site: Site, most: int | None, progress: Cal
 
 
 def read_page(url: str, site: Site, accept: str, most: int = 64 << 20) -> tuple[str, str, str]:
-    """Text, content type and final address of a page. SourceError when there is none."""
+    """Text, content type and final address of a page. SourceError if it cannot be read."""
     with _open(url, site, accept) as answer:
         parts, done = [], 0
         while piece := _read(answer, PIECE, url):
@@ -75,7 +75,7 @@ def shown(url: str) -> str:
         parts = urllib.parse.urlsplit(url)
         _ = parts.port
     except ValueError:
-        # what is no address may have a password anywhere
+        # it may contain a password anywhere
         return "an address that cannot be read"
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -102,7 +102,7 @@ def _open(url: str, site: Site, accept: str) -> Any:
         if secret and parts.scheme != "file":
             if not (secret.isascii() and secret.isprintable()):
                 raise SourceError(f"{shown(url)} was not asked: its token has characters that no token has")
-            # stays with this host: a redirect elsewhere does not carry it
+            # not sent on when this host redirects to another one
             request.add_unredirected_header("Authorization", secret)
         context = ssl.create_default_context(cafile=site.authorities)
         if parts.hostname in site.trusted or parts.netloc.rpartition("@")[2] in site.trusted:

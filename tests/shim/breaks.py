@@ -118,12 +118,12 @@ def _deaf(module):  # type: ignore[no-untyped-def]
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def serve_and_stay(connection, work, memory, parent):  # type: ignore[no-untyped-def]
+def serve_and_stay(connection, work, memory):  # type: ignore[no-untyped-def]
     """A worker that does its work, hears no parent die, and does not end."""
     import paintproc.jobs as jobs
 
-    jobs._die_with = lambda parent: None
-    jobs.honest_serve(connection, work, memory, parent)
+    jobs._die_with_parent = lambda: None
+    jobs.honest_serve(connection, work, memory)
     time.sleep(1000)
 
 

@@ -6,6 +6,7 @@ SHIM_AT       the operation that fails, from 1; 0 for none
 SHIM_FOREVER  1 if all later ones fail too
 SHIM_ERROR    ENOSPC or EIO
 SHIM_BREAK    the name of a function in `breaks.py`, which makes something wrong on purpose
+SHIM_SYSTEM   windows, to see of the system what `windows.py` leaves
 """
 
 import builtins
@@ -100,3 +101,5 @@ if os.environ.get("SHIM_BREAK"):
 
     broken = getattr(breaks, os.environ["SHIM_BREAK"])
     sys.meta_path.insert(0, Breaker(*broken))
+if os.environ.get("SHIM_SYSTEM") == "windows":
+    import windows  # noqa: F401
