@@ -88,7 +88,6 @@ def backward(
     with ready(canvas):
         layout = lay_out(pack(points, radius, color, alpha, canvas), brush, reveal, canvas, atlas, softness)
         picture = draw(layout, canvas, atlas) if picture is None else picture.contiguous()
-        upstream = upstream.contiguous()
         found, of_canvas = pull(layout, atlas, picture, upstream)
         of_atlas = pull_atlas(layout, atlas, picture, upstream) if atlas_too else torch.zeros_like(atlas)
         return *unpack(found, canvas), of_canvas, of_atlas
@@ -272,13 +271,13 @@ def lay_out(rows: Tensor, brush: Tensor, reveal: Tensor, canvas: Tensor, atlas: 
     across, down = -(-width // TILE), -(-height // TILE)
     tiles, total = across * down, batch * count
 
-    def ints(*shape: int, kind: torch.dtype = torch.int32) -> Tensor:
-        return torch.empty(shape, dtype=kind, device=rows.device)
+    def ints(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.int32, device=rows.device)
 
     step = torch.empty(total, device=rows.device)
-    segments, boxes, counts = ints(total), ints(4, total), ints(total)
+    segments, boxes, counts = ints(total), ints(4, total), torch.zeros(total, dtype=torch.int32, device=rows.device)
     launch(
-        kernels.measure, -(-total // 128), rows, reveal, step, segments, boxes, counts, total, across, down,
+        kernels.measure, -(-total // 128), rows, reveal.contiguous(), step, segments, boxes, counts, total, across, down,
         float(softness), BLOCK=128, **SMALL,
     )  # fmt: skip
     ends = torch.cumsum(counts, 0, dtype=torch.int64)
@@ -307,7 +306,8 @@ def common(layout: Layout, atlas: Tensor) -> tuple[dict[str, Any], dict[str, Any
     height, width, tiles, across = layout.size
     _, along, cells = atlas.shape
     read = {
-        "rows": layout.rows, "step": layout.step, "segments": layout.segments, "brush": layout.brush, "atlas": atlas,
+        "rows": layout.rows, "step": layout.step, "segments": layout.segments, "brush": layout.brush,
+        "atlas": atlas.contiguous(),
         "start": layout.start, "entries": layout.entries,
     }  # fmt: skip
     sizes = {
@@ -319,6 +319,7 @@ def common(layout: Layout, atlas: Tensor) -> tuple[dict[str, Any], dict[str, Any
 
 def draw(layout: Layout, canvas: Tensor, atlas: Tensor) -> Tensor:
     read, sizes = common(layout, atlas)
+    canvas = canvas.contiguous()
     picture = torch.empty_like(canvas)
     launch(kernels.draw, len(canvas) * layout.size[2], **read, canvas=canvas, picture=picture, **sizes, **DRAW)
     return picture
@@ -326,16 +327,15 @@ def draw(layout: Layout, canvas: Tensor, atlas: Tensor) -> Tensor:
 
 def pull(layout: Layout, atlas: Tensor, picture: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     """Gradient rows [B, N, 17] in pixels, and the gradient of the canvas."""
-    of_canvas = torch.empty_like(picture)
-    found = _by_tiles(
-        layout, atlas, kernels.pull, picture=picture, upstream=upstream, canvas_gradient=of_canvas
-    )  # fmt: skip
+    upstream = upstream.contiguous()
+    of_canvas = torch.empty_like(upstream)
+    found = _by_tiles(layout, atlas, kernels.pull, picture=picture, upstream=upstream, canvas_gradient=of_canvas)
     return found, of_canvas
 
 
 def lay(layout: Layout, canvas: Tensor, atlas: Tensor, aims: Tensor, aim_of: Tensor) -> Tensor:
     """Gradient rows [B, N, 17] in pixels of the strokes' own errors."""
-    return _by_tiles(layout, atlas, kernels.lay, canvas=canvas, aims=aims, aim_of=aim_of, count=aims.shape[1])
+    return _by_tiles(layout, atlas, kernels.lay, canvas=canvas.contiguous(), aims=aims, aim_of=aim_of, count=aims.shape[1])
 
 
 def _by_tiles(layout: Layout, atlas: Tensor, kernel: Any, **arguments: Any) -> Tensor:
@@ -362,7 +362,8 @@ def pull_atlas(layout: Layout, atlas: Tensor, picture: Tensor, upstream: Tensor)
     """The gradient of the atlas."""
     read, sizes = common(layout, atlas)
     programs = len(picture) * layout.size[2]
-    parts = atlas.new_zeros(min(ATLAS_PROGRAMS, programs), *atlas.shape)
+    upstream = upstream.contiguous()
+    parts = upstream.new_zeros(min(ATLAS_PROGRAMS, programs), *atlas.shape)
     cells = 32 if max(atlas.shape[1:]) > 16 else 16
     launch(
         kernels.pull_atlas, len(parts), **read, picture=picture, upstream=upstream, parts=parts, programs=programs,

@@ -125,10 +125,11 @@ def list_strokes(boxes, start, entries, number, total, tiles, across, FILL: tl.c
 def meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED: tl.constexpr):
     """Stroke i at the pixels (x, y): the nearest point of its polyline, and what makes its opacity.
 
-    Of segments equally near the first counts; a joint belongs to the segment before it. Returns the segment's
-    number, the place s on it, the curve parameter t, the offset (dx, dy) from the nearest point and its length, the
-    radius, the soft edge and the coverage, alpha(t), the brush's opacity and its slopes by t and v, its place in the
-    map, and the segment's vector over its squared length with one over its length (0, 0 and 1 for a point).
+    Of segments equally near the first counts; a joint belongs to the segment before it. Returns three tuples:
+    the look: curve parameter t, coverage, alpha(t) and the brush's opacity; the form, which the gradient needs: the
+    segment's number, the place s on it, the offset (dx, dy) from the nearest point and its length, the radius, the
+    soft edge, the brush's slopes by t and v, and the segment's vector over its squared length with one over its
+    length (0, 0 and 1 for a point); and the place in the brush's map.
     """
     row = rows + i.to(tl.int64) * COLUMNS
     x0, y0, x1, y1 = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
@@ -196,10 +197,9 @@ def meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cell
         paint_v = tl.zeros([PIXELS], tl.float32)
         place_t = tl.zeros([PIXELS], tl.float32)
         place_v = tl.zeros([PIXELS], tl.float32)
-    return (
-        number, s, t, dx, dy, distance, radius, edge, coverage, alpha, paint, paint_t, paint_v, place_t, place_v,
-        sx, sy, inverse,
-    )  # fmt: skip
+    look = (t, coverage, alpha, paint)
+    form = (number, s, dx, dy, distance, radius, edge, paint_t, paint_v, sx, sy, inverse)
+    return look, form, (place_t, place_v)
 
 
 @triton.jit
@@ -238,8 +238,8 @@ def draw(
     most = tl.max(light, 0)
     while (e >= begin) & (most >= SPENT):
         i = tl.load(entries + e)
-        met = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
-        _, _, t, _, _, _, _, _, coverage, alpha, paint, _, _, _, _, _, _, _ = met
+        look, form, spot = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
+        t, coverage, alpha, paint = look
         weight = light * tl.minimum(alpha * coverage * paint, OPAQUE)
         c0, c1, c2, e0, e1, e2 = colors(rows, i)
         red += weight * (c0 + e0 * t)
@@ -258,15 +258,16 @@ def draw(
 
 @triton.jit
 def write_row(
-    out, rows, i, step, met, last, opacity_slope, m0, m1, m2, e0, e1, e2, inverse_width, TEXTURED: tl.constexpr
+    out, rows, i, step, look, form, last, opacity_slope, m0, m1, m2, ends, inverse_width, TEXTURED: tl.constexpr
 ):
     """The gradient row [17] of stroke i over one tile: `kernels.stroke_gradient`, summed over the pixels.
 
-    `opacity_slope` is the loss's derivative by the opacity, m0 to m2 by the color, `last` fills column 16.
+    `opacity_slope` is the loss's derivative by the opacity, m0 to m2 by the color, `ends` the
+    slopes of the color, `last` fills column 16.
     """
-    (
-        number, s, t, dx, dy, distance, radius, edge, coverage, alpha, paint, paint_t, paint_v, _, _, sx, sy, inverse,
-    ) = met  # fmt: skip
+    t, coverage, alpha, paint = look
+    number, s, dx, dy, distance, radius, edge, paint_t, paint_v, sx, sy, inverse = form
+    e0, e1, e2 = ends
     row = rows + i.to(tl.int64) * COLUMNS
     dr = tl.load(row + 7) - tl.load(row + 6)
     da = tl.load(row + 15) - tl.load(row + 14)
@@ -330,13 +331,13 @@ def row_of(gradients, i, program, tiles, across, boxes, slots, total, first_slot
 
 
 @triton.jit
-def remain(light, red, green, blue, met, rows, i):
+def remain(light, red, green, blue, look, rows, i):
     """One step of the walk front to back: what stroke i adds, and what is below it.
 
-    Returns its weight and opacity, its slopes of color, the picture's derivative by its opacity, and the light and
-    the color that remain.
+    Returns its weight and opacity, the slopes of its color, the picture's derivative by its opacity, and the light
+    and the color that remain.
     """
-    _, _, t, _, _, _, _, _, coverage, alpha, paint, _, _, _, _, _, _, _ = met
+    t, coverage, alpha, paint = look
     opacity = tl.minimum(alpha * coverage * paint, OPAQUE)
     weight = light * opacity
     c0, c1, c2, e0, e1, e2 = colors(rows, i)
@@ -346,7 +347,7 @@ def remain(light, red, green, blue, met, rows, i):
     blue -= weight * v2
     below = 1.0 / (1.0 - opacity)
     d0, d1, d2 = light * v0 - red * below, light * v1 - green * below, light * v2 - blue * below
-    return weight, opacity, e0, e1, e2, d0, d1, d2, light - weight, red, green, blue
+    return (weight, opacity), (e0, e1, e2), (d0, d1, d2), light - weight, red, green, blue
 
 
 @kernel
@@ -369,17 +370,19 @@ def pull(
     most = tl.max(light, 0)
     while (e >= begin) & (most >= SPENT):
         i = tl.load(entries + e)
-        met = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
-        weight, opacity, e0, e1, e2, d0, d1, d2, light, red, green, blue = remain(
-            light, red, green, blue, met, rows, i
-        )
-        slope = d0 * gx + d1 * gy + d2 * gz
-        removal = opacity * (0.5 * opacity * (d0 * d0 + d1 * d1 + d2 * d2) - slope)
-        out = row_of(gradients, i, program, tiles, across, boxes, slots, total, first_slot)
-        write_row(
-            out, rows, i, step, met, removal, slope, weight * gx, weight * gy, weight * gz, e0, e1, e2,
-            inverse_width, TEXTURED,
-        )  # fmt: skip
+        look, form, spot = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
+        t, coverage, alpha, paint = look
+        if tl.max(light * coverage, 0) > 0.0:
+            part, ends, slopes, light, red, green, blue = remain(light, red, green, blue, look, rows, i)
+            weight, opacity = part
+            d0, d1, d2 = slopes
+            slope = d0 * gx + d1 * gy + d2 * gz
+            removal = opacity * (0.5 * opacity * (d0 * d0 + d1 * d1 + d2 * d2) - slope)
+            out = row_of(gradients, i, program, tiles, across, boxes, slots, total, first_slot)
+            write_row(
+                out, rows, i, step, look, form, removal, slope, weight * gx, weight * gy, weight * gz, ends,
+                inverse_width, TEXTURED,
+            )  # fmt: skip
         most = tl.max(light, 0)
         e -= 1
     tl.store(canvas_gradient + at, light * gx, mask=exists)
@@ -408,22 +411,25 @@ def pull_atlas(
         most = tl.max(light, 0)
         while (e >= begin) & (most >= SPENT):
             i = tl.load(entries + e)
-            met = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
-            _, _, _, _, _, _, _, _, coverage, alpha, _, _, _, place_t, place_v, _, _, _ = met
-            _, _, _, _, _, d0, d1, d2, light, red, green, blue = remain(light, red, green, blue, met, rows, i)
-            by_paint = (d0 * gx + d1 * gy + d2 * gz) * alpha * coverage
-            map_at = mine + tl.load(brush + i).to(tl.int64) * (along * cells)
-            for a in range(0, along, CELLS):
-                for c in range(0, cells, CELLS):
-                    down = a + tl.arange(0, CELLS)
-                    over = c + tl.arange(0, CELLS)
-                    tent_t = tl.maximum(1.0 - tl.abs(place_t[None, :] - down.to(tl.float32)[:, None]), 0.0)
-                    tent_v = tl.maximum(1.0 - tl.abs(place_v[:, None] - over.to(tl.float32)[None, :]), 0.0)
-                    part = tl.dot(tent_t * by_paint[None, :], tent_v, input_precision="ieee")
-                    cell = map_at + down[:, None] * cells + over[None, :]
-                    real = (down < along)[:, None] & (over < cells)[None, :]
-                    tl.store(cell, tl.load(cell, mask=real, other=0.0) + part, mask=real)
-                    tl.debug_barrier()
+            look, form, spot = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
+            t, coverage, alpha, paint = look
+            place_t, place_v = spot
+            if tl.max(light * coverage, 0) > 0.0:
+                share, ends, slopes, light, red, green, blue = remain(light, red, green, blue, look, rows, i)
+                d0, d1, d2 = slopes
+                by_paint = (d0 * gx + d1 * gy + d2 * gz) * alpha * coverage
+                map_at = mine + tl.load(brush + i).to(tl.int64) * (along * cells)
+                for a in range(0, along, CELLS):
+                    for c in range(0, cells, CELLS):
+                        down = a + tl.arange(0, CELLS)
+                        over = c + tl.arange(0, CELLS)
+                        tent_t = tl.maximum(1.0 - tl.abs(place_t[None, :] - down.to(tl.float32)[:, None]), 0.0)
+                        tent_v = tl.maximum(1.0 - tl.abs(place_v[:, None] - over.to(tl.float32)[None, :]), 0.0)
+                        sums = tl.dot(tent_t * by_paint[None, :], tent_v, input_precision="ieee")
+                        cell = map_at + down[:, None] * cells + over[None, :]
+                        real = (down < along)[:, None] & (over < cells)[None, :]
+                        tl.store(cell, tl.load(cell, mask=real, other=0.0) + sums, mask=real)
+                        tl.debug_barrier()
             most = tl.max(light, 0)
             e -= 1
 
@@ -447,27 +453,28 @@ def lay(
     e = tl.load(start + program)
     while e < end:
         i = tl.load(entries + e)
-        met = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
-        _, _, t, _, _, _, _, _, coverage, alpha, paint, _, _, _, _, _, _, _ = met
-        # the aims of picture b begin count pictures after those of the one before it
-        aim = aims + at + (picture * (count - 1) + tl.load(aim_of + i)).to(tl.int64) * size
-        b0 = red - tl.load(aim, mask=exists, other=0.0)
-        b1 = green - tl.load(aim + 1, mask=exists, other=0.0)
-        b2 = blue - tl.load(aim + 2, mask=exists, other=0.0)
-        opacity = tl.minimum(alpha * coverage * paint, OPAQUE) * counts
-        c0, c1, c2, e0, e1, e2 = colors(rows, i)
-        d0, d1, d2 = c0 + e0 * t - red, c1 + e1 * t - green, c2 + e2 * t - blue
-        red += opacity * d0
-        green += opacity * d1
-        blue += opacity * d2
-        gx, gy, gz = (b0 + opacity * d0) * counts, (b1 + opacity * d1) * counts, (b2 + opacity * d2) * counts
-        change = 0.5 * (gx * gx + gy * gy + gz * gz - (b0 * b0 + b1 * b1 + b2 * b2) * counts)
-        slope = d0 * gx + d1 * gy + d2 * gz
-        out = row_of(gradients, i, program, tiles, across, boxes, slots, total, first_slot)
-        write_row(
-            out, rows, i, step, met, change, slope, opacity * gx, opacity * gy, opacity * gz, e0, e1, e2,
-            inverse_width, TEXTURED,
-        )  # fmt: skip
+        look, form, spot = meet(x, y, rows, i, step, segments, inverse_width, brush, atlas, along, cells, TEXTURED)
+        t, coverage, alpha, paint = look
+        if tl.max(counts * coverage, 0) > 0.0:
+            # the aims of picture b begin count pictures after those of the one before it
+            aim = aims + at + (picture * (count - 1) + tl.load(aim_of + i)).to(tl.int64) * size
+            b0 = red - tl.load(aim, mask=exists, other=0.0)
+            b1 = green - tl.load(aim + 1, mask=exists, other=0.0)
+            b2 = blue - tl.load(aim + 2, mask=exists, other=0.0)
+            opacity = tl.minimum(alpha * coverage * paint, OPAQUE) * counts
+            c0, c1, c2, e0, e1, e2 = colors(rows, i)
+            d0, d1, d2 = c0 + e0 * t - red, c1 + e1 * t - green, c2 + e2 * t - blue
+            red += opacity * d0
+            green += opacity * d1
+            blue += opacity * d2
+            gx, gy, gz = (b0 + opacity * d0) * counts, (b1 + opacity * d1) * counts, (b2 + opacity * d2) * counts
+            change = 0.5 * (gx * gx + gy * gy + gz * gz - (b0 * b0 + b1 * b1 + b2 * b2) * counts)
+            slope = d0 * gx + d1 * gy + d2 * gz
+            out = row_of(gradients, i, program, tiles, across, boxes, slots, total, first_slot)
+            write_row(
+                out, rows, i, step, look, form, change, slope, opacity * gx, opacity * gy, opacity * gz,
+                (e0, e1, e2), inverse_width, TEXTURED,
+            )  # fmt: skip
         e += 1
 
 

@@ -1,0 +1,109 @@
+"""What test_triton.py needs from another process.
+
+    TRITON_INTERPRET=1 python triton_runs.py interpret IN.npz OUT.npz     the Triton kernels, on the CPU
+    python triton_runs.py compile OUT.json                                the same launches, compiled for sm_90
+"""
+
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from paintproc.strokes.ops import cuda
+
+FIELDS = ("points", "radius", "color", "alpha", "brush", "canvas", "atlas", "reveal")
+GRADIENTS = ("points", "radius", "color", "alpha", "canvas", "atlas")
+STATE = ("rows", "mean", "square", "age")
+
+
+def problems_of(given: dict[str, np.ndarray], count: int) -> list[Any]:
+    """The problems of `descend` from the arrays `p0_rows`, `p0_mean` ... and `p0_brushes0` ..."""
+    problems = []
+    for k in range(count):
+        fields: dict[str, Any] = {
+            name.split("_", 1)[1]: np.array(value) for name, value in given.items() if name.startswith(f"p{k}_")
+        }
+        fields["brushes"] = tuple(fields.pop(f"brushes{j}") for j in range(2))
+        problems.append(types.SimpleNamespace(**fields))
+    return problems
+
+
+def run_all(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    found: dict[str, Any] = {}
+    for case in ("textured", "round", "large", "none"):
+        tensors = [torch.from_numpy(given[f"{case}_{name}"]) for name in FIELDS]
+        upstream = torch.from_numpy(given[f"{case}_upstream"])
+        found[f"{case}_picture"] = cuda.forward(*tensors, 1.0)
+        for name, gradient in zip(GRADIENTS, cuda.backward(upstream, *tensors, 1.0), strict=True):
+            found[f"{case}_{name}"] = gradient
+    tensors = [torch.from_numpy(given[f"textured_{name}"]) for name in FIELDS]
+    target, aims, aim_of = (torch.from_numpy(given[name]) for name in ("target", "aims", "aim_of"))
+    picture, gradients, removal = cuda.squared_error(*tensors, target, 1.0)
+    found |= {f"squared_{name}": value for name, value in zip(GRADIENTS[:4], gradients, strict=True)}
+    found |= {"squared_picture": picture, "squared_removal": removal}
+    # the gradient rows of one picture at a time: the same bytes
+    whole, cuda.MOST_SLOTS = cuda.MOST_SLOTS, 1
+    _, again, removal = cuda.squared_error(*tensors, target, 1.0)
+    found |= {f"again_{name}": value for name, value in zip(GRADIENTS[:4], again, strict=True)}
+    found["again_removal"], cuda.MOST_SLOTS = removal, whole
+    gradients, change = cuda.in_turn(*tensors, aims, aim_of, 1.0)
+    found |= {f"turn_{name}": value for name, value in zip(GRADIENTS[:4], gradients, strict=True)}
+    found["turn_change"] = change
+    problems = problems_of(given, 2)
+    cuda.descend(problems)
+    found |= {f"p{k}_{name}": getattr(p, name) for k, p in enumerate(problems) for name in STATE}
+    return {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
+
+
+def compile_all() -> list[str]:
+    """Every launch of one small call of each function, compiled instead of run; the kernels' names."""
+    import contextlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kinds = {torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
+    done: dict[str, bool] = {}
+
+    def spelled(value: Any) -> str:
+        return kinds[value.dtype] if isinstance(value, torch.Tensor) else "fp32" if isinstance(value, float) else "i32"
+
+    def compile_it(kernel: Any, grid: int, *arguments: Any, **settings: Any) -> None:
+        given = dict(zip(kernel.arg_names, arguments, strict=False))
+        given |= {name: value for name, value in settings.items() if name in kernel.arg_names}
+        fixed = {p.name: given[p.name] for p in kernel.params if p.is_constexpr}
+        signature = {name: "constexpr" if name in fixed else spelled(given[name]) for name in kernel.arg_names}
+        key = f"{kernel.__name__} {fixed} {signature}"
+        if key not in done:
+            options = {name: value for name, value in settings.items() if name not in kernel.arg_names}
+            source = ASTSource(kernel, signature=signature, constexprs=fixed)
+            made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+            done[key] = len(made.asm["cubin"]) > 0
+
+    cuda.launch, cuda.ready = compile_it, lambda tensor: contextlib.nullcontext()
+    torch.cuda.device_count()
+    for cells in (1, 3):
+        sizes = {
+            "points": (1, 2, 3, 2), "radius": (1, 2, 2), "color": (1, 2, 2, 3), "alpha": (1, 2, 2), "brush": (1, 2),
+            "canvas": (1, 5, 4, 3), "atlas": (1, cells, 2 * cells - 1), "reveal": (1, 2),
+        }  # fmt: skip
+        tensors = [torch.zeros(sizes[name], dtype=torch.int32 if name == "brush" else None) for name in FIELDS]
+        cuda.forward(*tensors, 1.0)
+        cuda.backward(tensors[5], *tensors, 1.0)
+        cuda.in_turn(*tensors, torch.zeros(1, 2, 5, 4, 3), torch.zeros(1, 2, dtype=torch.int32), 1.0)
+    adam = [torch.zeros(2, 16)] * 5 + [torch.zeros(2)] * 2 + [torch.zeros(2, 16)] * 3
+    for own in (False, True):
+        compile_it(cuda.kernels.adam, 1, *adam, 32, 0.5, 0.8, 0.9, OWN=own, BLOCK=1024, **cuda.SMALL)
+    return sorted(name for name, made in done.items() if made)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "interpret":
+        np.savez(sys.argv[3], **run_all(dict(np.load(sys.argv[2]))))
+    else:
+        Path(sys.argv[2]).write_text(json.dumps(compile_all()))
