@@ -51,7 +51,7 @@ def rasterize(
         one = library.ones_like(picture[..., 0])
         pixels = library.stack([library.cumsum(one, 1) - 0.5, library.cumsum(one, 0) - 0.5], -1)
         for i in range(points.shape[1]):
-            shown = float(reveal[b, i])
+            shown = min(1.0, float(reveal[b, i]))
             if shown <= 0:
                 continue
             t, distance, lateral = nearest_point(polyline(points[b, i] * side, shown), pixels)

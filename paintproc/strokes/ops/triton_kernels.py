@@ -59,7 +59,7 @@ def measure(rows, reveal, step, segments, boxes, counts, total, across, down, so
     x1, y1 = tl.load(row + 2, mask=here, other=0.0), tl.load(row + 3, mask=here, other=0.0)
     x2, y2 = tl.load(row + 4, mask=here, other=0.0), tl.load(row + 5, mask=here, other=0.0)
     r0, r1 = tl.load(row + 6, mask=here, other=0.0), tl.load(row + 7, mask=here, other=0.0)
-    shown = tl.load(reveal + i, mask=here, other=0.0)
+    shown = tl.minimum(tl.load(reveal + i, mask=here, other=0.0), 1.0)
     bend_x, bend_y = x0 - 2.0 * x1 + x2, y0 - 2.0 * y1 + y2
     bend = tl.sqrt(bend_x * bend_x + bend_y * bend_y) * shown * shown
     wanted = tl.ceil(tl.sqrt(tl.minimum(bend / (4.0 * TOLERANCE), FAR)))
