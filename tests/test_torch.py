@@ -63,7 +63,8 @@ def test_the_cap_of_opacity_lets_gradients_through():
     expected = gradients_of(slow)
     assert expected["alpha"].abs().max() > 0.1
     for name, gradient in gradients_of(fast).items():
-        near(gradient, expected[name])
+        # what lies below is divided by 1/2048 of light: float32 keeps fewer digits
+        near(gradient, expected[name], 2e-3)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

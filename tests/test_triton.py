@@ -79,6 +79,7 @@ def given() -> dict[str, np.ndarray]:
         "large": strokes_on((14, 15), 2, (1, 34, 18), 3),
         "none": strokes_on((17, 3), 0, (1, 1, 1), 4),
     }
+    cases["round"]["atlas"][:] = 1
     arrays = {f"{case}_{name}": array for case, found in cases.items() for name, array in found.items()}
     random = np.random.default_rng(5)
     arrays["target"] = random.uniform(0, 1, (2, 36, 40, 3)).astype(np.float32)
@@ -118,7 +119,9 @@ def test_values_and_gradients_equal_the_reference(case, given, found):
     picture.backward(torch.from_numpy(given[f"{case}_upstream"]).double())
     for name in GRADIENTS:
         wanted = tensors[name].grad
-        near(found[f"{case}_{name}"], torch.zeros_like(tensors[name]) if wanted is None else wanted)
+        # where a stroke is opaque, what lies below is divided by 1/2048 of light: fewer digits are left
+        tolerance = 1e-3 if case == "round" else 2e-5
+        near(found[f"{case}_{name}"], torch.zeros_like(tensors[name]) if wanted is None else wanted, tolerance)
     if case == "textured":
         # the check can fail
         assert np.abs(found["textured_points"]).max() > 1
