@@ -220,9 +220,15 @@ def test_a_picture_at_a_time_gives_the_same_bytes(found):
 
 def test_the_kernels_compile_for_a_gpu(tmp_path):
     settings = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    settings |= {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
+    settings |= {
+        "TRITON_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
+    }
     subprocess.run(
-        [sys.executable, HERE / "triton_runs.py", "compile", tmp_path / "made.json"], env=settings, check=True, timeout=280
+        [sys.executable, HERE / "triton_runs.py", "compile", tmp_path / "made.json"],
+        env=settings,
+        check=True,
+        timeout=280,
     )
     made = [name.split()[0] for name in json.loads((tmp_path / "made.json").read_text())]
     kernels = {"measure", "list_strokes", "draw", "pull", "pull_atlas", "lay", "add_rows", "adam"}

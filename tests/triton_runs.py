@@ -1,7 +1,7 @@
 """What test_triton.py needs from another process.
 
-    TRITON_INTERPRET=1 python triton_runs.py interpret IN.npz OUT.npz     the Triton kernels, on the CPU
-    python triton_runs.py compile OUT.json                                the same launches, compiled for sm_90
+TRITON_INTERPRET=1 python triton_runs.py interpret IN.npz OUT.npz     the Triton kernels, on the CPU
+python triton_runs.py compile OUT.json                                the same launches, compiled for sm_90
 """
 
 import json

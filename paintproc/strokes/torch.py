@@ -126,7 +126,8 @@ def _rasterize(
     if points.device.type == "cpu":
         from paintproc.strokes.ops import cpu
 
-        return torch.from_numpy(cpu.forward(*map(_array, tensors), softness))
+        arrays: list[Any] = [*map(_array, tensors), softness]
+        return torch.from_numpy(cpu.forward(*arrays))
     from paintproc.strokes.ops import cuda
 
     return cuda.forward(*tensors, softness)
@@ -143,7 +144,8 @@ def _rasterize_backward(
     if points.device.type == "cpu":
         from paintproc.strokes.ops import cpu
 
-        found = cpu.backward(_array(upstream), *map(_array, tensors), softness)
+        arrays: list[Any] = [*map(_array, (upstream, *tensors)), softness]
+        found = cpu.backward(*arrays)
         return tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
     from paintproc.strokes.ops import cuda
 
@@ -156,12 +158,10 @@ def _reference_backward(
 ) -> Any:  # fmt: skip
     """Autograd's gradients of the readable twin; `vjp` since autograd itself rests while an op runs."""
 
-    def draw(
-        points: Tensor, radius: Tensor, color: Tensor, alpha: Tensor, canvas: Tensor, atlas: Tensor
-    ) -> Tensor:
+    def draw(points: Tensor, radius: Tensor, color: Tensor, alpha: Tensor, canvas: Tensor, atlas: Tensor) -> Tensor:
         return reference.rasterize(points, radius, color, alpha, brush, canvas, atlas, reveal, softness)
 
-    _, pull = torch.func.vjp(draw, points, radius, color, alpha, canvas, atlas)
+    pull: Any = torch.func.vjp(draw, points, radius, color, alpha, canvas, atlas)[1]
     return tuple(found.clone(memory_format=torch.contiguous_format) for found in pull(upstream))
 
 

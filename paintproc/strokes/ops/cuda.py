@@ -169,7 +169,8 @@ class _Batch:
         maps, firsts = _one_atlas([p.brushes for p in problems])
         self.atlas = torch.from_numpy(maps).to(device)
         self.brush = padded([p.brush + first for p, first in zip(problems, firsts, strict=True)], np.int32)
-        self.aims = self.aim_of = None
+        self.aims: Tensor | None = None
+        self.aim_of: Tensor | None = None
         if any(p.aims is not None for p in problems) and any(problems[0].own):
             most = max(len(p.aims) for p in problems)
             aims = np.zeros((len(problems), most, *problems[0].canvas.shape), np.float32)
@@ -185,7 +186,7 @@ class _Batch:
         found, _ = pull(layout, self.atlas, picture, picture - self.target)
         own = found
         if weight:
-            if self.aims is None:
+            if self.aims is None or self.aim_of is None:
                 raise ValueError("strokes whose own error counts have aims")
             own = lay(layout, self.canvas, self.atlas, self.aims, self.aim_of)
         self.age += 1
@@ -277,8 +278,8 @@ def lay_out(rows: Tensor, brush: Tensor, reveal: Tensor, canvas: Tensor, atlas: 
     step = torch.empty(total, device=rows.device)
     segments, boxes, counts = ints(total), ints(4, total), torch.zeros(total, dtype=torch.int32, device=rows.device)
     launch(
-        kernels.measure, -(-total // 128), rows, reveal.contiguous(), step, segments, boxes, counts, total, across, down,
-        float(softness), BLOCK=128, **SMALL,
+        kernels.measure, -(-total // 128), rows, reveal.contiguous(), step, segments, boxes, counts, total, across,
+        down, float(softness), BLOCK=128, **SMALL,
     )  # fmt: skip
     ends = torch.cumsum(counts, 0, dtype=torch.int64)
     slots = ends - counts
@@ -335,7 +336,9 @@ def pull(layout: Layout, atlas: Tensor, picture: Tensor, upstream: Tensor) -> tu
 
 def lay(layout: Layout, canvas: Tensor, atlas: Tensor, aims: Tensor, aim_of: Tensor) -> Tensor:
     """Gradient rows [B, N, 17] in pixels of the strokes' own errors."""
-    return _by_tiles(layout, atlas, kernels.lay, canvas=canvas.contiguous(), aims=aims, aim_of=aim_of, count=aims.shape[1])
+    return _by_tiles(
+        layout, atlas, kernels.lay, canvas=canvas.contiguous(), aims=aims, aim_of=aim_of, count=aims.shape[1]
+    )
 
 
 def _by_tiles(layout: Layout, atlas: Tensor, kernel: Any, **arguments: Any) -> Tensor:

@@ -27,9 +27,12 @@ def rasterize_slowly(
 ) -> np.ndarray:
     """The picture of `strokes` over `canvas` [H, W, 3], as float64 [H, W, 3]."""
     reveal = np.ones(len(strokes)) if reveal is None else reveal
-    rows = (np.asarray(a, np.float64)[None] for a in (strokes.points, strokes.radius, strokes.color, strokes.alpha))
-    canvas = np.asarray(canvas, np.float64)[None]
-    return rasterize(*rows, strokes.brush[None], canvas, strokes.brushes, reveal[None], softness)[0]
+    points, radius, color, alpha, canvas = (
+        np.asarray(array, np.float64)[None]
+        for array in (strokes.points, strokes.radius, strokes.color, strokes.alpha, canvas)
+    )
+    brush = strokes.brush[None]
+    return rasterize(points, radius, color, alpha, brush, canvas, strokes.brushes, reveal[None], softness)[0]
 
 
 def rasterize(
