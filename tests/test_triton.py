@@ -15,10 +15,10 @@ pytest.importorskip("triton", reason="triton is not installed; it comes with tor
 
 from triton_runs import FIELDS, GRADIENTS, STATE, problems_of  # noqa: E402
 
-from paintproc.strokes.fit import MOMENTS  # noqa: E402
 from paintproc.strokes.ops import reference  # noqa: E402
 
 HERE = Path(__file__).parent
+MOMENTS = (0.8, 0.9)
 LEAVES = ("points", "radius", "color", "alpha")
 
 

@@ -25,6 +25,10 @@ except ImportError as error:
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 """Of points [B, N, 3, 2], radius [B, N, 2], color [B, N, 2, 3] and alpha [B, N, 2]."""
 
+STATE = ("rows", "mean", "square", "age")
+"""What `descend` changes."""
+MOMENTS = (0.8, 0.9)
+"""Decay of Adam's two running means, where a problem names none."""
 MOST_SLOTS = 16_000_000
 """Gradient rows held at once, about 1 GB; pictures of a batch that need more are done one after the other."""
 ATLAS_PROGRAMS = 512
@@ -123,35 +127,42 @@ def in_turn(
         return unpack(found, canvas), found[..., 16].contiguous()
 
 
-def descend(problems: Sequence[Any], softness: float = 1.0) -> None:
+def descend(
+    problems: Sequence[Any], *, softness: float = 1.0, evaluate: bool = False, device: str = "cuda"
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Optimise the strokes of several pictures of one size together, in steps; rows and state change in place.
 
     Each problem has rows [N, 16] packed in pixels, Adam's mean and square [N, 16] and age [N], rate, low and high
-    [N, 16], brush [N] into its own `brushes`, canvas and target [H, W, 3], aims [A, H, W, 3] and aim_of [N] or None,
-    and, alike for all, `factors` [S] (of the step size) and `own` [S] (weight of the strokes' own errors).
+    [N, 16], brush [N] into its own `brushes`, canvas and target [H, W, 3]; aims [A, h, w, 3] and aim_of [N], or None;
+    and, alike for all, `factors` [S] (of the step size) and `own` [S] (weight of the strokes' own errors). It may have
+    `moments` (Adam's two), and `own_canvas` [h, w, 3] with `ratio`, where own errors are measured on a smaller canvas.
+
+    With `evaluate`, the picture [H, W, 3] of each problem after the last step, and its gradient rows [N, 17].
     """
-    device = torch.device("cpu" if interpreted() else "cuda")
-    shapes = {(p.canvas.shape, p.target.shape, tuple(p.factors), tuple(p.own)) for p in problems}
-    if len(shapes) > 1:
-        raise ValueError("descend takes pictures of one size, with the same factors and weights")
     if not problems:
-        return
-    factors, weights = problems[0].factors, problems[0].own
-    batch = _Batch(problems, device)
+        return []
+    alike = {
+        (p.canvas.shape, p.target.shape, tuple(p.factors), tuple(p.own), getattr(p, "ratio", 1.0)) for p in problems
+    }
+    if len(alike) > 1:
+        raise ValueError("descend takes pictures of one size, with the same factors, weights and ratio")
+    batch = _Batch(problems, torch.device("cpu" if interpreted() else device), softness)
     with ready(batch.canvas):
-        for factor, weight in zip(factors, weights, strict=True):
-            batch.step(float(factor), float(weight), softness)
+        for factor, weight in zip(problems[0].factors, problems[0].own, strict=True):
+            batch.step(float(factor), float(weight))
+        pictures, found = (tensor.cpu().numpy() for tensor in batch.slopes()) if evaluate else ((), ())
     batch.give_back(problems)
+    return [(picture, rows[: len(p.rows)]) for picture, rows, p in zip(pictures, found, problems, strict=evaluate)]
 
 
 class _Batch:
     """The problems of `descend` on the device, padded to the largest number of strokes."""
 
-    def __init__(self, problems: Sequence[Any], device: torch.device) -> None:
+    def __init__(self, problems: Sequence[Any], device: torch.device, softness: float) -> None:
         count = max(len(p.rows) for p in problems)
 
-        def padded(arrays: Sequence[np.ndarray], kind: type) -> Tensor:
-            whole = np.zeros((len(arrays), count, *arrays[0].shape[1:]), kind)
+        def padded(arrays: Sequence[np.ndarray], kind: type = np.float32, length: int = count) -> Tensor:
+            whole = np.zeros((len(arrays), length, *arrays[0].shape[1:]), kind)
             for place, array in zip(whole, arrays, strict=True):
                 place[: len(array)] = array
             return torch.from_numpy(whole).to(device)
@@ -159,50 +170,63 @@ class _Batch:
         def gathered(name: str, kind: type = np.float32) -> Tensor:
             return padded([getattr(p, name) for p in problems], kind)
 
-        self.rows, self.mean, self.square, self.age = map(gathered, ("rows", "mean", "square", "age"))
+        first = problems[0]
+        self.softness = softness
+        self.moments = tuple(float(np.float32(moment)) for moment in getattr(first, "moments", MOMENTS))
+        self.rows, self.mean, self.square = map(gathered, STATE[:3])
+        self.age = gathered("age", np.int32)
         self.rate, self.low, self.high = map(gathered, ("rate", "low", "high"))
-        self.reveal = padded([np.ones(len(p.rows)) for p in problems], np.float32)
+        self.reveal = padded([np.ones(len(p.rows)) for p in problems])
         self.canvas, self.target = (
-            torch.from_numpy(np.stack([np.asarray(getattr(p, name), np.float32) for p in problems])).to(device)
-            for name in ("canvas", "target")
+            padded([getattr(p, name) for p in problems], length=len(first.canvas)) for name in ("canvas", "target")
         )
         maps, firsts = _one_atlas([p.brushes for p in problems])
         self.atlas = torch.from_numpy(maps).to(device)
-        self.brush = padded([p.brush + first for p, first in zip(problems, firsts, strict=True)], np.int32)
-        self.aims: Tensor | None = None
-        self.aim_of: Tensor | None = None
-        if any(p.aims is not None for p in problems) and any(problems[0].own):
-            most = max(len(p.aims) for p in problems)
-            aims = np.zeros((len(problems), most, *problems[0].canvas.shape), np.float32)
-            for place, p in zip(aims, problems, strict=True):
-                place[: len(p.aims)] = p.aims
-            self.aims, self.aim_of = torch.from_numpy(aims).to(device), gathered("aim_of", np.int32)
-
-    def step(self, factor: float, weight: float, softness: float) -> None:
-        from paintproc.strokes.fit import MOMENTS
-
-        layout = lay_out(self.rows, self.brush, self.reveal, self.canvas, self.atlas, softness)
-        picture = draw(layout, self.canvas, self.atlas)
-        found, _ = pull(layout, self.atlas, picture, picture - self.target)
-        own = found
-        if weight:
-            if self.aims is None or self.aim_of is None:
+        self.brush = padded([p.brush + begin for p, begin in zip(problems, firsts, strict=True)], np.int32)
+        self.ratio = float(getattr(first, "ratio", 1.0))
+        self.own: tuple[Tensor, Tensor, Tensor] | None = None
+        if any(first.own):
+            if any(p.aims is None for p in problems):
                 raise ValueError("strokes whose own error counts have aims")
-            own = lay(layout, self.canvas, self.atlas, self.aims, self.aim_of)
+            canvases = [getattr(p, "own_canvas", p.canvas) for p in problems]
+            aims = padded([p.aims for p in problems], length=max(len(p.aims) for p in problems))
+            self.own = padded(canvases, length=len(canvases[0])), aims, gathered("aim_of", np.int32)
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """The pictures, and the gradient rows [B, N, 17] of their squared error."""
+        layout = lay_out(self.rows, self.brush, self.reveal, self.canvas, self.atlas, self.softness)
+        picture = draw(layout, self.canvas, self.atlas)
+        return picture, pull(layout, self.atlas, picture, picture - self.target)[0]
+
+    def own_slopes(self) -> Tensor:
+        """The gradient rows [B, N, 17] of the strokes' own errors, as if measured on the canvas at work."""
+        assert self.own is not None
+        canvas, aims, aim_of = self.own
+        to_own = self.rows.new_tensor([self.ratio] * 8 + [1.0] * 9)
+        rows = self.rows * to_own[:COLUMNS]
+        found = lay(
+            lay_out(rows, self.brush, self.reveal, canvas, self.atlas, self.softness), canvas, self.atlas, aims, aim_of
+        )
+        return found * (to_own / self.ratio**2)
+
+    def step(self, factor: float, weight: float) -> None:
+        """One step of Adam within bounds."""
+        found = self.slopes()[1]
+        own = self.own_slopes() if weight else found
         self.age += 1
-        scales = [1 - float(moment) ** self.age for moment in MOMENTS]
+        age = self.age.float()
+        scales = [1 - moment**age for moment in self.moments]
         launch(
             kernels.adam, -(-self.rows.numel() // 1024), self.rows, found, own, self.mean, self.square,
             factor / scales[0], 1 / scales[1], self.rate, self.low, self.high, self.rows.numel(), weight,
-            *map(float, MOMENTS), OWN=bool(weight), BLOCK=1024, **SMALL,
+            *self.moments, OWN=bool(weight), BLOCK=1024, **SMALL,
         )  # fmt: skip
 
     def give_back(self, problems: Sequence[Any]) -> None:
-        for name in ("rows", "mean", "square", "age"):
-            values = getattr(self, name).cpu().numpy()
-            for p, found in zip(problems, values, strict=True):
+        for name in STATE:
+            for p, values in zip(problems, getattr(self, name).cpu().numpy(), strict=True):
                 array = getattr(p, name)
-                array[...] = found[: len(array)].astype(array.dtype)
+                array[...] = values[: len(array)]
 
 
 def _one_atlas(tables: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, list[int]]:
