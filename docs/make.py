@@ -10,7 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from python_page import python, table
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -35,9 +38,14 @@ def commands() -> str:
     """Every command's --help."""
     parts = ["# Commands\n\nMade by `make docs` from `--help`.\n"]
     environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    for words in COMMANDS:
+
+    def help_text(words: list[str]) -> str:
         done = subprocess.run([COMMAND, *words, "--help"], capture_output=True, text=True, check=True, env=environment)
-        text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+    with ThreadPoolExecutor(2) as pool:
+        texts = list(pool.map(help_text, COMMANDS))
+    for words, text in zip(COMMANDS, texts, strict=True):
         parts.append(f"## {' '.join(['paintproc', *words])}\n\n```text\n{text}\n```\n")
     parts.append(EXIT_CODES)
     return "\n".join(parts)
@@ -77,27 +85,6 @@ def benchmarks() -> str:
                      f"{facts['memory_gib']} GiB, Python {facts['python']}.\n")  # fmt: skip
         parts.append(TABLES[name](results))
     return "\n".join(parts)
-
-
-def python() -> str:
-    """The public names with their signatures and docstrings."""
-    import inspect
-
-    import paintproc
-
-    parts = ["# Python\n\nMade by `make docs` from the docstrings. Everything is imported from `paintproc`.\n"]
-    for name in sorted(paintproc.__all__, key=str.lower):
-        thing = getattr(paintproc, name)
-        if name.startswith("__"):
-            continue
-        signature = f"({', '.join(inspect.signature(thing).parameters)})" if inspect.isfunction(thing) else ""
-        parts.append(f"## {name}{signature}\n\n```text\n{inspect.getdoc(thing)}\n```\n")
-    return "\n".join(parts)
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
 def fit_table(results: dict) -> str:

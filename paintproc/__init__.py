@@ -10,10 +10,13 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Dataset": "paintproc.dataset",
     "GenerateConfig": "paintproc.config.generate",
     "PaintingSequence": "paintproc.sequence",
     "PaintprocError": "paintproc.errors",
+    "Scene": "paintproc.scene.values",
     "Strokes": "paintproc.strokes.values",
+    "find_scene": "paintproc.scene.find",
     "fit": "paintproc.strokes.fit",
     "frame_distances": "paintproc.metrics.frames",
     "generate": "paintproc.process.generate",

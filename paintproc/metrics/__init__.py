@@ -1,1 +1,1 @@
-"""How far pictures, processes and sets are from each other."""
+"""Figures that compare pictures."""

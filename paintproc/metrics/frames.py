@@ -6,7 +6,11 @@ import numpy as np
 
 
 def frame_distances(picture: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """`mse`, `l1`, `psnr`, `ssim`, on values scaled to [0, 1]."""
+    """Compare two pictures of one size, uint8 sRGB [H, W, 3], by `mse`, `l1`, `psnr` and `ssim`.
+
+    Values are scaled to [0, 1] first; see `docs/research.md` for the definitions. ValueError where the shapes
+    differ or a picture is not uint8.
+    """
     return {
         "mse": mse(picture, target),
         "l1": l1(picture, target),
@@ -33,8 +37,8 @@ def psnr(picture: np.ndarray, target: np.ndarray) -> float:
 
 def ssim(picture: np.ndarray, target: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004): Gaussian window of sigma 1.5 and 11 pixels,
-    C1 = 0.01^2, C2 = 0.03^2, mean over pixels and channels. Windows are mirrored at the border
-    and the 5 outermost pixels do not count, unless nothing else is there.
+    C1 = 0.01^2, C2 = 0.03^2, mean over pixels and channels. The picture is mirrored at its border.
+    The 5 outermost rows and columns do not count, unless the picture has no others.
     """
     import cv2
 
@@ -53,6 +57,7 @@ def ssim(picture: np.ndarray, target: np.ndarray) -> float:
 
 
 def _unit(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`picture` scaled to [0, 1], float64. ValueError where it does not fit `other`."""
     if picture.shape != other.shape:
         raise ValueError(f"pictures of different shapes: {picture.shape} and {other.shape}")
     if picture.dtype != np.uint8:

@@ -1,1 +1,1 @@
-"""What is in the picture: regions, how far they are, and what lies behind them."""
+"""The scene of a picture: its regions from far to near, their parts, and what lies behind each region."""

@@ -1,7 +1,7 @@
-"""Depth of a picture by a network: 0 far to 1 near.
+"""Depth of every pixel, estimated by a network: 0 is far, 1 is near.
 
-Depth Anything V2 (Yang et al. 2024) learned from photographs of all kinds; FastDepth (Wofk et al.
-2019) from rooms alone, and `docs/scene.md` shows what it makes of a landscape.
+Depth Anything V2 (Yang et al. 2024) was trained on photographs of all kinds. FastDepth (Wofk et al. 2019)
+was trained on photographs of rooms alone; `docs/scene.md` shows how it fails on a landscape.
 """
 
 import functools
@@ -15,22 +15,29 @@ from paintproc.errors import InputError
 from paintproc.scene.running import first_line, normalized, open_graph, out_of_memory
 
 TRUST = {"depth-anything-v2-large": 1.0, "depth-anything-v2-small": 1.0, "fastdepth": 0.13}
-"""The networks, best first, and how far each is relied on. With more trust than this FastDepth
-makes the order worse, with this much it does nothing (docs/scene.md)."""
-SHORT_SIDE, LONG_SIDE = 518, 1036
-"""What Depth Anything sees: its shorter side, as published, and a bound for thin pictures."""
-ASKED = (SHORT_SIDE, LONG_SIDE)
+"""The networks, best first, and how far each one's depth replaces the built-in cues: 0 not at all, 1 as far
+as possible. With a higher value FastDepth makes the order worse; with this one the order stays about as it
+is without it (docs/scene.md)."""
+SHORT_SIDE = 518
+"""Shorter side in pixels of the picture that Depth Anything gets, as its authors published it."""
+LONG_SIDE = 1036
+"""Longest side in pixels of the picture that Depth Anything gets; a thin picture is shrunk further."""
+INPUT_SETTINGS = (SHORT_SIDE, LONG_SIDE)
+"""The settings above; they are part of the cache key, since they change the result."""
 
 
 def find_depth(picture: np.ndarray, name: str, files: list[Path], device: str) -> np.ndarray:
-    """float32 [h, w], 0 far to 1 near, of `picture`, uint8 [H, W, 3]. InputError for other weights."""
+    """Estimate the depth of `picture`, uint8 [H, W, 3]: float32 [h, w], 0 far to 1 near.
+
+    `files` are the weights of the network `name`. InputError where they belong to another network.
+    """
     if name == "fastdepth":
         return _scaled(-_fastdepth(picture, files[0]))
     return _scaled(_depth_anything(picture, name, files[0], device))
 
 
 def depth_anything(name: str) -> Any:
-    """Depth Anything V2 without weights. Sizes: Yang et al. 2024, and their published configurations."""
+    """Build Depth Anything V2 with random weights. Sizes: Yang et al. 2024, and their published configurations."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     small = name.endswith("small")
@@ -69,7 +76,7 @@ def _load_depth_anything(name: str, file: Path, device: str) -> Any:
 
 
 def _depth_anything(picture: np.ndarray, name: str, file: Path, device: str) -> np.ndarray:
-    """Inverse depth at the network's size: sides are multiples of 14."""
+    """Estimate inverse depth, float32 [h, w]; both sides of the network's input are multiples of 14 pixels."""
     import torch
 
     height, width = picture.shape[:2]
@@ -81,14 +88,14 @@ def _depth_anything(picture: np.ndarray, name: str, file: Path, device: str) -> 
 
 
 def _fastdepth(picture: np.ndarray, file: Path) -> np.ndarray:
-    """Meters [224, 224]."""
+    """Estimate distance in meters, float32 [224, 224]."""
     graph = open_graph(file)
-    seen = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    pixels = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
     name = graph.get_inputs()[0].name
-    return graph.run(None, {name: np.ascontiguousarray(seen.transpose(2, 0, 1)[None])})[0][0, 0]
+    return graph.run(None, {name: np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])})[0][0, 0]
 
 
 def _scaled(depth: np.ndarray) -> np.ndarray:
-    """To 0..1 between the 2nd and the 98th of a hundred."""
+    """Map the 2nd percentile to 0 and the 98th to 1; values beyond are clipped."""
     low, high = np.quantile(depth, [0.02, 0.98])
     return np.clip((depth - low) / max(float(high - low), 1e-9), 0, 1).astype(np.float32)

@@ -1,20 +1,22 @@
-"""The scene of a picture: regions and their order, from the picture alone or with what networks saw."""
+"""`find_scene`: the regions of a picture and their order, with or without the output of networks."""
 
 import cv2
 import numpy as np
 
 from paintproc.scene.order import attraction, nearness
-from paintproc.scene.regions import enlarge, features, merge, pieces, superpixels, things
+from paintproc.scene.regions import enlarge, features, merge, object_masks, pieces, superpixels
 from paintproc.scene.values import Observation, Scene
 
 WORKING_SIDE = 224
+"""Regions are found on the picture shrunk to this longer side, in pixels."""
 
 
 def find_scene(picture: np.ndarray, observation: Observation | None = None) -> Scene:
-    """The scene of `picture`, uint8 sRGB [H, W, 3]; works on 224 pixels, answers at full size.
+    """Find the regions of `picture`, uint8 sRGB [H, W, 3], and put them in order from far to near.
 
-    `observation` is what networks saw in it (`scene/networks.py`): masks keep the pieces of one thing
-    together and apart from others, depth moves the order.
+    Regions are found on the picture shrunk to 224 pixels and enlarged to its full size. `observation` holds the
+    output of networks for this picture (`scene/networks.py`): its masks help to decide which pieces form one
+    region, its depth helps to order the regions.
     """
     height, width = picture.shape[:2]
     scale = min(1.0, WORKING_SIDE / max(height, width))
@@ -25,11 +27,12 @@ def find_scene(picture: np.ndarray, observation: Observation | None = None) -> S
         flat = np.zeros((height, width), np.int32)
         return Scene(flat, flat, np.zeros(1), np.ones(1), method)
     lab, edges, texture = features(small)
-    masks, quality = _masks(observation, size)
+    masks, quality = _usable_masks(observation, size)
     parts, region_of = merge(pieces(superpixels(lab), masks), lab, edges, texture, masks, quality)
     depth = None if observation is None or observation.depth is None else cv2.resize(observation.depth, size)
-    standing = masks[things(masks, quality)].any(0) if len(masks) else None
-    near = nearness(region_of[parts], lab, texture, standing, depth, 0.0 if observation is None else observation.trust)
+    objects = masks[object_masks(masks, quality)].any(0) if len(masks) else None
+    trust = 0.0 if observation is None else observation.trust
+    near = nearness(region_of[parts], lab, texture, objects, depth, trust)
     order = np.argsort(near, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -41,8 +44,8 @@ def find_scene(picture: np.ndarray, observation: Observation | None = None) -> S
     return Scene(region_of[parts], parts, spread, weight, method)
 
 
-def _masks(observation: Observation | None, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Masks [K, h, w] at the working size and their quality [K]; none that is nothing or everything."""
+def _usable_masks(observation: Observation | None, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Masks [K, h, w] at the working size and their quality [K], without masks that are nearly empty or nearly full."""
     if observation is None or not len(observation.masks):
         return np.zeros((0, size[1], size[0]), bool), np.zeros(0)
     masks = np.stack(

@@ -1,4 +1,7 @@
-"""What lies behind: each region's surroundings carried on under everything nearer."""
+"""Layers: the picture as it stands when regions 0 to k are painted and nothing nearer is.
+
+What lies behind the nearer regions is not in the picture. It is filled in from the regions around it.
+"""
 
 from collections.abc import Callable
 
@@ -8,16 +11,17 @@ import numpy as np
 from paintproc.scene.values import Scene
 
 LAYER_SIDE = 160
-"""Layers are filled at this size: block-in strokes are far larger than its pixels."""
+"""Longer side of a layer in pixels. Layers only guide block-in strokes, which are far larger than these pixels."""
 
 Filler = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Makes up what is not known: float32 [h, w, 3] and [h, w] (1 known, 0 not) to [h, w, 3]."""
+"""Fills unknown pixels: takes a picture, float32 [h, w, 3], and which pixels are known, float32 [h, w] (1 known,
+0 unknown); returns the filled picture, float32 [h, w, 3]."""
 
 
 def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Carry what is known (1) into what is not (0), float32: push and pull over a pyramid.
+    """Fill the pixels of `picture`, float32 [h, w, 3], where `known` [h, w] is 0, from those where it is 1.
 
-    Gortler et al. 1996, "The lumigraph", section 3.4.
+    Push and pull over an image pyramid: Gortler et al. 1996, "The lumigraph", section 3.4.
     """
     levels = [(picture * known[..., None], known)]
     while max(levels[-1][1].shape) > 2:
@@ -36,11 +40,11 @@ def fill(picture: np.ndarray, known: np.ndarray) -> np.ndarray:
 def find_layers(
     picture: np.ndarray, scene: Scene, under: np.ndarray, behind: float, filler: Filler = fill
 ) -> list[np.ndarray]:
-    """For each region k the picture as it stands when regions 0 to k are painted.
+    """One layer for each region k: the picture as it stands when regions 0 to k are painted.
 
-    float32 [h, w, 3] at `LAYER_SIDE`. Each region runs on for `behind` (canvas units) under what is
-    nearer, filled in from the regions that are there, so that nothing nearer shows; beyond that
-    the canvas is as the layer before left it, at first `under` (a color [3] or a canvas [H, W, 3]).
+    A layer is float32 [h, w, 3] with `LAYER_SIDE` as its longer side. Region k extends by `behind` (canvas units)
+    under the nearer regions; there it is filled from regions 0 to k, so no color of a nearer region shows. The
+    rest is the layer before, and below the first layer `under`: a color [3] or a canvas [H, W, 3].
     """
     height, width = picture.shape[:2]
     scale = min(1.0, LAYER_SIDE / max(height, width))
@@ -54,7 +58,7 @@ def find_layers(
     for k in range(len(scene)):
         known = (regions <= k).astype(np.uint8)
         if k < len(scene) - 1:
-            # pixels at the border hold a bit of the nearer region: they are not trusted
+            # pixels at the border mix in the color of the nearer region: treat them as unknown
             inner = cv2.erode(known, np.ones((5, 5), np.uint8), borderValue=1)
             known = np.asarray(inner, np.uint8) if inner.any() else known
         filled = filler(small, known.astype(np.float32))

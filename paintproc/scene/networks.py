@@ -1,6 +1,6 @@
-"""Which networks look at a picture, and what they saw, kept by content.
+"""Choosing the networks that look at a picture, running them, and caching their output.
 
-`choose_networks` says what `--scene` means with the weights at hand; `observe` asks the networks.
+`choose_networks` turns `--scene` into networks whose weights are on this machine; `observe` runs them.
 """
 
 import functools
@@ -29,22 +29,33 @@ SEGMENTERS = {
     "cpu": segments.NETWORKS,
     "cuda": ("sam-vit-h", "sam-vit-l", "sam-vit-b", "mobile-sam", "sam2-tiny"),
 }
-"""Best first: what is seen, and what it costs there."""
+"""Segmenters for each kind of device, best first; the order weighs quality against time on that device."""
 TRUSTED_DEPTH = tuple(name for name, trust in depths.TRUST.items() if trust > 0.5)
-"""What `auto` takes: FastDepth does paintings no good (docs/scene.md)."""
+"""Depth networks that `auto` may choose. FastDepth is not among them: it does not help paintings (docs/scene.md)."""
 ON_CPU = ("sam2-tiny", "fastdepth", "migan")
-"""ONNX graphs, whatever the device."""
+"""Networks that always run on the CPU: they are ONNX graphs."""
 PACKAGES = ("torch", "torchvision", "segment_anything", "timm", "transformers", "onnxruntime")
+"""What the networks need: the packages of the extra `models`."""
 EXTRA = "pip install 'paintproc[models]'"
-INSTEAD = "--scene builtin works without"
-SEEN = "paintproc-seen-1"
+"""The command that installs them."""
+ALTERNATIVE = "--scene builtin works without"
+"""End of every hint about something that is missing."""
+CACHE_VERSION = "paintproc-seen-1"
+"""Part of every cache key; a new value makes all cached output invalid."""
 
-Seen = TypeVar("Seen")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
 class SceneNetworks:
-    """Networks by the names of their weights, None where the built-in way is taken; cpu or cuda[:n]; their folder."""
+    """Which networks look at a picture. Each is the name of its weights, or None for the built-in method.
+
+    segments  finds masks
+    depth     estimates depth
+    behind    fills what lies behind nearer regions
+    device    cpu, cuda, or cuda:1 and so on
+    folder    where the weights are; None for the user's folder
+    """
 
     segments: str | None = None
     depth: str | None = None
@@ -57,63 +68,68 @@ class SceneNetworks:
         return tuple(name for name in (self.segments, self.depth, self.behind) if name)
 
     def __str__(self) -> str:
-        """For the record: `builtin`, or `mobile-sam`, or `sam-vit-h + depth-anything-v2-small on cuda`."""
+        """As the record has it: `builtin`, `mobile-sam`, or `sam-vit-h + depth-anything-v2-small on cuda`."""
         return (" + ".join(self.names) or "builtin") + (" on cuda" if self.device != "cpu" else "")
 
 
 def choose_networks(
     scene: Literal["auto", "builtin", "networks"], device: str = "auto", folder: Path | None = None
 ) -> SceneNetworks:
-    """What `--scene` means here.
+    """Choose networks for `--scene` from those whose weights are in `folder`.
 
-    auto      segments by the best network at hand, order by Depth Anything where it is at hand; the
-              built-in way where weights or packages are missing
-    networks  the same, FastDepth where no other depth is at hand, and MI-GAN for what lies behind;
-              MissingError where there is no segmenter
+    builtin   no networks
+    auto      the best segmenter and Depth Anything, each where its weights are there; no networks where
+              packages or all of these weights are missing
+    networks  the same, and FastDepth where Depth Anything is missing, and MI-GAN for what lies behind;
+              MissingError where packages or every segmenter are missing
 
-    InputError where weights are damaged, MissingError where torch is, DeviceError for a missing device.
+    InputError where weights are damaged, MissingError where torch cannot be imported, DeviceError where the
+    device does not exist.
     """
     if scene == "builtin":
         return SceneNetworks()
     folder = weights_folder(folder)
     wanted = tuple(depths.TRUST) if scene == "networks" else TRUSTED_DEPTH
-    at_hand = {name for name in (*SEGMENTERS["cpu"], *wanted) if _at_hand(name, folder)}
+    available = {name for name in (*SEGMENTERS["cpu"], *wanted) if _is_installed(name, folder)}
     lacking = lacking_packages()
-    if scene == "auto" and (lacking or not at_hand):
+    if scene == "auto" and (lacking or not available):
         return SceneNetworks()
     if lacking:
         raise MissingError(
-            f"--scene networks needs {lacking[0]}, which is not installed.", f"Install it with: {EXTRA}; {INSTEAD} it."
+            f"--scene networks needs {lacking[0]}, which is not installed.",
+            f"Install it with: {EXTRA}; {ALTERNATIVE} it.",
         )
-    if scene == "networks" and not at_hand & set(SEGMENTERS["cpu"]):
-        raise missing(named("mobile-sam"), folder, f"{INSTEAD} them")
+    if scene == "networks" and not available & set(SEGMENTERS["cpu"]):
+        raise missing(named("mobile-sam"), folder, f"{ALTERNATIVE} them")
     device = find_device(device)
-    segmenter = next((name for name in SEGMENTERS[device.split(":")[0]] if name in at_hand), None)
-    depth = next((name for name in wanted if name in at_hand), None)
-    behind = "migan" if scene == "networks" and _at_hand("migan", folder) else None
+    segmenter = next((name for name in SEGMENTERS[device.split(":")[0]] if name in available), None)
+    depth = next((name for name in wanted if name in available), None)
+    behind = "migan" if scene == "networks" and _is_installed("migan", folder) else None
     networks = SceneNetworks(segmenter, depth, behind, device, folder)
     return networks if set(networks.names) - set(ON_CPU) else SceneNetworks(segmenter, depth, behind, "cpu", folder)
 
 
 def observe(picture: np.ndarray, networks: SceneNetworks) -> Observation | None:
-    """What the chosen networks see in `picture`, uint8 [H, W, 3]; None where none is chosen.
+    """Run the chosen networks on `picture`, uint8 [H, W, 3]; None where no segmenter and no depth is chosen.
 
-    Kept in the user's cache folder by picture and networks. Weights are checked byte by byte before
-    a network is asked: MissingError, InputError. DeviceError where memory does not suffice.
+    The output is cached in the user's cache folder, so the same picture is looked at once. The sha256 of the
+    weights is checked before a network runs: MissingError or InputError where they are absent or damaged.
+    DeviceError where memory does not suffice.
     """
     if networks.segments is None and networks.depth is None:
         return None
-    masks, quality, depth, trust = np.zeros((0, 1, 1), bool), np.zeros(0), None, 0.0
+    masks, quality = np.zeros((0, 1, 1), bool), np.zeros(0)
+    depth, trust = None, 0.0
     with plain_memory_errors():
         if networks.segments:
-            masks, quality = _see_segments(picture, networks.segments, networks)
+            masks, quality = _segments_of(picture, networks.segments, networks)
         if networks.depth:
-            depth, trust = _see_depth(picture, networks.depth, networks), depths.TRUST[networks.depth]
+            depth, trust = _depth_of(picture, networks.depth, networks), depths.TRUST[networks.depth]
     return Observation(masks, quality, depth, trust, str(networks))
 
 
 def choose_filler(networks: SceneNetworks) -> Filler:
-    """What makes up the canvas behind nearer things."""
+    """The function that fills the canvas behind nearer regions: MI-GAN where it is chosen, else `fill`."""
     if networks.behind is None:
         return fill
     from paintproc.scene.inpaint import fill_with_migan
@@ -128,14 +144,17 @@ def choose_filler(networks: SceneNetworks) -> Filler:
 
 
 def find_device(device: str) -> str:
-    """auto, cpu, cuda or cuda:<n> as cpu or cuda[:n]. DeviceError where there is no such device."""
+    """Resolve `auto` to cuda or cpu, and check that any other device exists.
+
+    DeviceError where it does not, MissingError where torch cannot be imported.
+    """
     if device == "cpu":
         return device
     try:
         import torch
     except (ImportError, OSError) as error:
         text = f"torch is installed and cannot be imported: {first_line(error)}."
-        raise MissingError(text, f"Install it anew with: {EXTRA}; {INSTEAD} it.") from error
+        raise MissingError(text, f"Install it anew with: {EXTRA}; {ALTERNATIVE} it.") from error
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -146,82 +165,94 @@ def find_device(device: str) -> str:
 
 
 def lacking_packages() -> list[str]:
-    """Packages of the extra `models` that networks need and that are not installed."""
+    """Which of `PACKAGES` are not installed."""
     return [package for package in PACKAGES if importlib.util.find_spec(package) is None]
 
 
 def network_versions() -> dict[str, str]:
-    """Versions of the packages that decide what networks see."""
+    """Versions of the installed packages that change the output of networks."""
     lacking = lacking_packages()
-    there = (package for package in PACKAGES if package not in lacking)
-    return {package: importlib.metadata.version(package.replace("_", "-")) for package in there}
+    installed = (package for package in PACKAGES if package not in lacking)
+    return {package: importlib.metadata.version(package.replace("_", "-")) for package in installed}
 
 
-def _at_hand(name: str, folder: Path) -> bool:
-    """Whether weights are here. InputError where they are damaged."""
+def _is_installed(name: str, folder: Path) -> bool:
+    """True if the weights are in `folder` and whole; InputError where they are damaged."""
     found = state(named(name), folder)
     if found == "damaged":
         try:
             find_weights(name, folder)
         except InputError as error:
-            raise InputError(error.message, f"{error.hint} {INSTEAD} them.") from error
+            raise InputError(error.message, f"{error.hint} {ALTERNATIVE} them.") from error
     return found == "here"
 
 
 @functools.lru_cache(maxsize=8)
 def _checked_files(name: str, folder: Path | None) -> list[Path]:
-    """The files of weights, every byte of which was read once in this process."""
+    """The files of these weights. Their sha256 is checked the first time a process asks for them."""
     files = find_weights(name, folder)
     verify(named(name), weights_folder(folder))
     return files
 
 
-def _see_segments(picture: np.ndarray, name: str, networks: SceneNetworks) -> tuple[np.ndarray, np.ndarray]:
-    def ask() -> dict[str, np.ndarray]:
+def _segments_of(picture: np.ndarray, name: str, networks: SceneNetworks) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and quality as `segment` gives them, from the cache where they are there."""
+
+    def run() -> dict[str, np.ndarray]:
         masks, quality = segments.segment(picture, name, _checked_files(name, networks.folder), networks.device)
         return {"shape": np.array(masks.shape), "masks": np.packbits(masks), "quality": quality}
 
-    def read(seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        shape = tuple(seen["shape"])
-        masks = np.unpackbits(seen["masks"], count=int(np.prod(shape))).astype(bool).reshape(shape)
-        if seen["quality"].shape != shape[:1]:
-            raise ValueError("not as many qualities as masks")
-        return masks, seen["quality"]
+    def decode(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        shape = tuple(arrays["shape"])
+        masks = np.unpackbits(arrays["masks"], count=int(np.prod(shape))).astype(bool).reshape(shape)
+        if arrays["quality"].shape != shape[:1]:
+            raise ValueError("the number of qualities is not the number of masks")
+        return masks, arrays["quality"]
 
-    return _kept(_place(picture, name, networks.device), ask, read)
+    return _cached(_cache_path(picture, name, networks.device), run, decode)
 
 
-def _see_depth(picture: np.ndarray, name: str, networks: SceneNetworks) -> np.ndarray:
-    def ask() -> dict[str, np.ndarray]:
+def _depth_of(picture: np.ndarray, name: str, networks: SceneNetworks) -> np.ndarray:
+    """Depth as `find_depth` gives it, from the cache where it is there."""
+
+    def run() -> dict[str, np.ndarray]:
         files = _checked_files(name, networks.folder)
         return {"depth": depths.find_depth(picture, name, files, networks.device)}
 
-    return _kept(_place(picture, name, networks.device), ask, lambda seen: seen["depth"])
+    return _cached(_cache_path(picture, name, networks.device), run, lambda arrays: arrays["depth"])
 
 
-def _kept(place: Path, ask: Callable[[], dict[str, np.ndarray]], read: Callable[[dict[str, np.ndarray]], Seen]) -> Seen:
-    """What one network saw in a picture: kept from before, or asked now and kept."""
+def _cached(
+    file: Path,
+    run: Callable[[], dict[str, np.ndarray]],
+    decode: Callable[[dict[str, np.ndarray]], Output],
+) -> Output:
+    """Read a network's arrays from the cache `file`, else run the network and write them there; then decode them."""
     try:
-        with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as kept:
-            return read(dict(kept))
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+            return decode(dict(stored))
     except Exception:
-        # absent or damaged: the network looks again
-        arrays: dict[str, Any] = ask()
+        # the file is absent or damaged
+        arrays: dict[str, Any] = run()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     try:
-        with whole_file(place, replace=True) as scratch:
+        with whole_file(file, replace=True) as scratch:
             scratch.write_bytes(buffer.getvalue())
     except OutputError:
-        # a cache that cannot be written is done without
+        # the cache folder cannot be written: go on without it
         pass
-    return read(arrays)
+    return decode(arrays)
 
 
-def _place(picture: np.ndarray, name: str, device: str) -> Path:
-    """Where what a network saw is kept: named by the pixels, the weights, the packages and how it is asked."""
-    asked = segments.ASKED if name in segments.NETWORKS else depths.ASKED
-    digest = hashlib.sha256(f"{SEEN} {name} {device} {picture.shape} {asked} {network_versions()}\n".encode())
+def _cache_path(picture: np.ndarray, name: str, device: str) -> Path:
+    """The cache file for a network's output, named by a digest of all that decides it.
+
+    These are the pixels, the weights, the versions of packages, the device and the network's settings.
+    """
+    settings = segments.INPUT_SETTINGS if name in segments.NETWORKS else depths.INPUT_SETTINGS
+    versions = network_versions()
+    digest = hashlib.sha256(f"{CACHE_VERSION} {name} {device} {picture.shape} {settings} {versions}\n".encode())
     for file in named(name).files:
         digest.update(file.sha256.encode())
     digest.update(np.ascontiguousarray(picture).tobytes())

@@ -1,4 +1,4 @@
-"""A scene as a picture: its regions, their order and their depth."""
+"""A scene drawn as a picture: regions with their numbers, and their depth."""
 
 import cv2
 import numpy as np
@@ -7,10 +7,10 @@ from paintproc.scene.values import Scene
 
 
 def scene_picture(picture: np.ndarray, scene: Scene) -> np.ndarray:
-    """Regions over `picture`, uint8 [H, W, 3], beside their depth: uint8 [H, 2 W, 3].
+    """Draw `scene` over `picture`, uint8 [H, W, 3]: uint8 [H, 2 W, 3].
 
-    Left: regions tinted and numbered from far (0) to near, borders white, borders of parts thin;
-    the focus has a star. Right: the nearer, the lighter.
+    The left half shows the picture with its regions tinted and numbered from far (0) to near. Borders of regions
+    are white, borders of parts dark and thin. A star marks the focus. The right half shows depth: nearer is lighter.
     """
     height, width = scene.regions.shape
     tints = cv2.applyColorMap(np.linspace(20, 235, len(scene)).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO)
@@ -33,7 +33,7 @@ def scene_picture(picture: np.ndarray, scene: Scene) -> np.ndarray:
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:
-    """Pixels whose right or lower neighbor lies elsewhere [H, W]."""
+    """Pixels whose right or lower neighbor has another label, bool [H, W]."""
     found = np.zeros(labels.shape, bool)
     found[:, :-1] |= labels[:, 1:] != labels[:, :-1]
     found[:-1] |= labels[1:] != labels[:-1]

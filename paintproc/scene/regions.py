@@ -1,25 +1,42 @@
-"""Regions of a picture: superpixels, merged.
+"""Regions of a picture: superpixels (SLIC), merged two by two, the pair with the lowest price first.
 
-Superpixels (SLIC) are merged two by two, the cheapest pair first: a pair is cheap when its
-colors and textures are near, no edge runs along its border, the border is long and one of
-the two is small. Masks of a segmenter (Segment Anything: Kirillov et al. 2023) overlap and nest;
-they enter the price: a mask that holds one of a pair and not the other keeps them apart, a mask
-that holds both, a head and a coat in a figure, brings them together, whatever parts it.
+The price of a pair is low when the two have similar colors and textures, when no edge runs along their border, when
+the border is long, and when one of the two is small.
+
+Masks of a segmenter (Segment Anything: Kirillov et al. 2023) overlap and nest, so they are no regions by themselves.
+They change the price instead. A mask that covers one of a pair and not the other raises it. A mask that covers both,
+such as the mask of a figure around head and coat, lowers it.
 """
 
 import cv2
 import numpy as np
 
 SUPERPIXELS = 450
-MOST_REGIONS, MOST_WITH_MASKS, FEWEST_REGIONS = 10, 12, 5
+"""Number of superpixels to start from, about."""
+MOST_REGIONS = 10
+"""Largest number of regions, without masks."""
+MOST_WITH_MASKS = 12
+"""Largest number of regions, with masks."""
+FEWEST_REGIONS = 5
+"""Merging always ends at this number of regions."""
 PARTS = 40
-SEPARATE = 24.0
-"""Merging ends at a price above this, once there are no more regions than the most."""
-APART, MOST_APART, TOGETHER = 45.0, 1.6, 0.75
-"""What one mask between two pieces costs (Lab units), how many count, what a mask around both saves."""
-WHOLE, LARGEST_THING, SURE = 0.95, 0.4, 0.4
-"""What being parts of one thing saves in the end; part of the picture and quality of a thing's mask."""
+"""The pieces that are left at this number become the parts; from here on, `OBJECT_DISCOUNT` holds."""
+HIGHEST_PRICE = 24.0
+"""Merging ends when the lowest price is above this, once the number of regions is allowed."""
+MASK_SURCHARGE = 45.0
+"""Added to the difference of two pieces (Lab units) when a mask of quality 1 covers one and not the other."""
+MOST_SURCHARGES = 1.6
+"""The sum of such masks, each weighted by its quality, counts up to this."""
+MASK_DISCOUNT = 0.75
+"""Part of the difference that a small mask of quality 1 around both pieces takes away."""
+OBJECT_DISCOUNT = 0.95
+"""Part of the difference that the mask of a whole object around both pieces takes away, from `PARTS` down."""
+LARGEST_OBJECT = 0.4
+"""Largest part of the picture that the mask of a whole object covers."""
+LEAST_QUALITY = 0.4
+"""Lowest quality of the mask of a whole object."""
 SMALLEST_PIECE = 24
+"""Pieces of fewer pixels than this join the nearest larger piece."""
 
 
 def features(small: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -36,21 +53,25 @@ def features(small: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def superpixels(lab: np.ndarray) -> np.ndarray:
-    """SLIC superpixels [h, w], numbered from 0."""
+    """SLIC superpixels of `lab` [h, w, 3]: int [h, w], numbered from 0."""
     from skimage.segmentation import slic
 
     return _numbered(slic(lab, SUPERPIXELS, compactness=0.06, convert2lab=False, start_label=0))
 
 
 def pieces(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Superpixels cut along the masks [K, h, w]; what is too small joins what is nearest."""
+    """Cut superpixels `labels` [h, w] along the borders of `masks` [K, h, w]; number the pieces from 0.
+
+    A piece of fewer than `SMALLEST_PIECE` pixels joins the nearest larger one.
+    """
     if not len(masks):
         return labels
     from scipy.ndimage import distance_transform_edt
     from skimage.measure import label
 
-    held = np.unique(masks.reshape(len(masks), -1), axis=1, return_inverse=True)[1].reshape(labels.shape)
-    cut = label(held * (labels.max() + 1) + labels + 1, connectivity=1)
+    # pixels covered by the same set of masks get the same number
+    mask_set = np.unique(masks.reshape(len(masks), -1), axis=1, return_inverse=True)[1].reshape(labels.shape)
+    cut = label(mask_set * (labels.max() + 1) + labels + 1, connectivity=1)
     small = np.bincount(cut.ravel())[cut] < SMALLEST_PIECE
     if small.all():
         return labels
@@ -66,17 +87,21 @@ def merge(
     masks: np.ndarray,
     quality: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge pieces; return parts [h, w] and the region of each part."""
+    """Merge pieces: parts int32 [h, w], and the region of each part, int32 [P].
+
+    `labels` [h, w] numbers the pieces, `lab`, `edges` and `texture` are from `features`. `masks` [K, h, w] and their
+    `quality` [K] may be empty.
+    """
     count, flat = int(labels.max()) + 1, labels.ravel()
     area = np.bincount(flat, minlength=count).astype(float)
     values = np.dstack([lab, 1.5 * texture]).reshape(-1, 4)
     sums = np.stack([np.bincount(flat, values[:, k], minlength=count) for k in range(4)], 1)
-    held = np.zeros((count, len(masks)))
+    covered = np.zeros((count, len(masks)))
     for k, mask in enumerate(masks):
-        held[:, k] = np.bincount(flat, mask.ravel(), minlength=count)
-    # a mask of most of the picture says little of what it holds
-    bond = TOGETHER * quality * (1 - np.minimum(1, masks.mean((1, 2)) / 0.6)) if len(masks) else quality
-    whole = WHOLE * things(masks, quality)
+        covered[:, k] = np.bincount(flat, mask.ravel(), minlength=count)
+    # a mask of most of the picture says little about which of its pieces belong together
+    discount = MASK_DISCOUNT * quality * (1 - np.minimum(1, masks.mean((1, 2)) / 0.6)) if len(masks) else quality
+    object_discount = OBJECT_DISCOUNT * object_masks(masks, quality)
     border, strength = np.zeros((count, count)), np.zeros((count, count))
     for a, b, e in (
         (labels[:, :-1], labels[:, 1:], np.maximum(edges[:, :-1], edges[:, 1:])),
@@ -93,17 +118,18 @@ def merge(
     left = count
 
     def price(i: int) -> np.ndarray:
+        """The price of merging piece `i` with every piece, [count]; infinite where they do not touch."""
         touching = (border[i] > 0) & alive
         means, mean = sums / area[:, None], sums[i] / area[i]
-        unlike = np.sqrt(((means - mean) ** 2).sum(1)) + 1.2 * strength[i] / np.maximum(border[i], 1)
+        difference = np.sqrt(((means - mean) ** 2).sum(1)) + 1.2 * strength[i] / np.maximum(border[i], 1)
         if len(masks):
-            share = held / area[:, None]
-            apart = np.minimum((np.abs(share - share[i]) * quality).sum(1), MOST_APART)
-            tie = bond if left > PARTS else np.maximum(bond, whole)
-            unlike = (unlike + APART * apart) * (1 - (tie * share * share[i]).max(1))
+            share = covered / area[:, None]
+            split = np.minimum((np.abs(share - share[i]) * quality).sum(1), MOST_SURCHARGES)
+            saved = discount if left > PARTS else np.maximum(discount, object_discount)
+            difference = (difference + MASK_SURCHARGE * split) * (1 - (saved * share * share[i]).max(1))
         smaller = np.minimum(area, area[i]) / total
-        embrace = border[i] / np.maximum(np.minimum(border.sum(1), border[i].sum()), 1)
-        cost = unlike * smaller**0.3 / (0.35 + embrace) * 3
+        contact = border[i] / np.maximum(np.minimum(border.sum(1), border[i].sum()), 1)
+        cost = difference * smaller**0.3 / (0.35 + contact) * 3
         cost = np.where(touching, cost, np.inf)
         cost[i] = np.inf
         return cost
@@ -118,10 +144,10 @@ def merge(
             for k in np.flatnonzero(alive).tolist():
                 prices[k] = price(k)
         i, j = divmod(int(prices.argmin()), count)
-        if left <= FEWEST_REGIONS or (left <= most and prices[i, j] > SEPARATE):
+        if left <= FEWEST_REGIONS or (left <= most and prices[i, j] > HIGHEST_PRICE):
             break
         owner[owner == j] = i
-        for tally in (area, sums, held):
+        for tally in (area, sums, covered):
             tally[i] += tally[j]
         for matrix in (border, strength):
             matrix[i] += matrix[j]
@@ -140,20 +166,28 @@ def merge(
     return part_of[labels].astype(np.int32), region_of.astype(np.int32)
 
 
-def things(masks: np.ndarray, quality: np.ndarray) -> np.ndarray:
-    """Which masks are whole things, bool [K]: large, sure, not most of the picture, not inside another such."""
+def object_masks(masks: np.ndarray, quality: np.ndarray) -> np.ndarray:
+    """Which masks are whole objects, bool [K].
+
+    A whole object covers at most `LARGEST_OBJECT` of the picture, has at least `LEAST_QUALITY`, and overlaps
+    larger whole objects by less than 15 % of its own area.
+    """
     chosen = np.zeros(len(masks), bool)
     taken = np.zeros(masks.shape[1:], bool)
     area = masks.mean((1, 2)) if len(masks) else np.zeros(0)
     for k in np.argsort(-area, kind="stable"):
-        if area[k] <= LARGEST_THING and quality[k] >= SURE and (masks[k] & taken).sum() < 0.15 * masks[k].sum():
+        free = (masks[k] & taken).sum() < 0.15 * masks[k].sum()
+        if area[k] <= LARGEST_OBJECT and quality[k] >= LEAST_QUALITY and free:
             chosen[k] = True
             taken |= masks[k]
     return chosen
 
 
 def enlarge(parts: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The map at full size, with smooth borders: the part whose enlarged mask is strongest."""
+    """Enlarge `parts` [h, w] to [height, width] with smooth borders.
+
+    The mask of each part is enlarged linearly; every pixel takes the part with the highest value.
+    """
     best = np.full((height, width), -1, np.float32)
     result = np.zeros((height, width), np.int32)
     for k in range(int(parts.max()) + 1):
@@ -164,4 +198,5 @@ def enlarge(parts: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _numbered(labels: np.ndarray) -> np.ndarray:
+    """The same labels, numbered from 0 without gaps."""
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)

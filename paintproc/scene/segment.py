@@ -1,8 +1,8 @@
-"""Segments of a picture by Segment Anything: masks that overlap and nest, each with its quality.
+"""Masks of a picture by Segment Anything; they overlap and nest, and each has a quality.
 
-One generator for all: segment-anything's automatic mask generator (Kirillov et al. 2023, section 5
-and appendix B) asks about a grid of points. Behind it stands a SAM checkpoint, MobileSAM (Zhang et
-al. 2023: the same decoder behind a TinyViT, here timm's), or SAM 2 (Ravi et al. 2024) as ONNX.
+segment-anything's automatic mask generator (Kirillov et al. 2023, section 5 and appendix B) asks a network for the
+masks around each point of a grid. The network is a SAM checkpoint, MobileSAM (Zhang et al. 2023: SAM's decoder with
+a TinyViT encoder, here timm's), or SAM 2 (Ravi et al. 2024) as ONNX graphs.
 """
 
 import functools
@@ -17,20 +17,27 @@ from paintproc.errors import InputError
 from paintproc.scene.running import first_line, normalized, open_graph, out_of_memory
 
 SIDE = 512
-"""The picture is looked at with this longer side; the networks enlarge it to 1024."""
+"""Longer side in pixels of the picture that is segmented; the networks enlarge it to 1024."""
 POINTS = 144
-"""Points asked about: more finds smaller things, and takes as much longer."""
-KEPT_SIDE = 256
-LEAST_IOU, LEAST_STABILITY = 0.7, 0.8
-"""Lower than the generator's own: paintings have soft borders, and doubtful masks count for less."""
-ASKED = (SIDE, POINTS, KEPT_SIDE, LEAST_IOU, LEAST_STABILITY)
+"""Number of points in the grid, about. More points find smaller objects; the time grows with their number."""
+MASK_SIDE = 256
+"""Longer side of the returned masks in pixels."""
+LEAST_IOU = 0.7
+"""Masks with a lower predicted IoU are dropped. Lower than the generator's default of 0.88, since the borders in
+paintings are soft; doubtful masks get a low quality."""
+LEAST_STABILITY = 0.8
+"""Masks with a lower stability score are dropped. Lower than the generator's default of 0.95, for the same reason."""
+INPUT_SETTINGS = (SIDE, POINTS, MASK_SIDE, LEAST_IOU, LEAST_STABILITY)
+"""The settings above; they are part of the cache key, since they change the result."""
 NETWORKS = ("mobile-sam", "sam2-tiny", "sam-vit-b", "sam-vit-l", "sam-vit-h")
+"""The segmenters, best first on a CPU."""
 
 
 def segment(picture: np.ndarray, name: str, files: list[Path], device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Masks bool [K, h, w], at most 256 on the longer side, and quality [K] of `picture`, uint8 [H, W, 3].
+    """Find masks in `picture`, uint8 [H, W, 3]: bool [K, h, w], largest first, and their quality [K], 0 to 1.
 
-    `files` are the weights `name`. InputError where they are not those of this network.
+    The longer side of the masks is at most `MASK_SIDE`. `files` are the weights of the network `name`; InputError
+    where they belong to another network.
     """
     import torch
     from segment_anything import SamAutomaticMaskGenerator
@@ -38,7 +45,7 @@ def segment(picture: np.ndarray, name: str, files: list[Path], device: str) -> t
     picture = _shrunk(picture, SIDE)
     model = load_segmenter(name, tuple(files), device)
     generator = SamAutomaticMaskGenerator(
-        _Stand() if name == "sam2-tiny" else model,
+        _GeneratorModel() if name == "sam2-tiny" else model,
         points_per_side=None,
         point_grids=[_grid(*picture.shape[:2])],
         points_per_batch=16 if device == "cpu" else 64,
@@ -50,20 +57,20 @@ def segment(picture: np.ndarray, name: str, files: list[Path], device: str) -> t
     with torch.inference_mode():
         found = generator.generate(picture)
     found.sort(key=lambda mask: (-mask["area"], mask["bbox"]))
-    height, width = _shrunk(picture, KEPT_SIDE).shape[:2]
+    height, width = _shrunk(picture, MASK_SIDE).shape[:2]
     masks = np.zeros((len(found), height, width), bool)
     for k, mask in enumerate(found):
         masks[k] = (
             cv2.resize(mask["segmentation"].astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.5
         )
     sure = np.array([mask["predicted_iou"] * mask["stability_score"] for mask in found])
-    # rounded: the last digits depend on the number of threads
+    # rounded, since the last digits depend on the number of threads
     return masks, np.round(np.clip((sure - 0.45) / 0.5, 0, 1), 3)
 
 
 @functools.lru_cache(maxsize=1)
 def load_segmenter(name: str, files: tuple[Path, ...], device: str) -> Any:
-    """The network, ready to look. InputError where the files hold something else."""
+    """Load the network `name` from `files`. InputError where they hold something else."""
     try:
         if name == "sam2-tiny":
             return _Sam2(*files)
@@ -75,7 +82,7 @@ def load_segmenter(name: str, files: tuple[Path, ...], device: str) -> Any:
 
 
 def mobile_sam() -> Any:
-    """MobileSAM without weights: SAM's prompt encoder and mask decoder behind TinyViT-5M."""
+    """Build MobileSAM with random weights: TinyViT-5M, then SAM's prompt encoder and mask decoder."""
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
     return Sam(
@@ -94,7 +101,7 @@ def mobile_sam() -> Any:
 
 
 def mobile_sam_names(name: str) -> str | None:
-    """Our name of a tensor of the authors' checkpoint; None for the classifier, which is not used."""
+    """Our name for a tensor of the authors' checkpoint; None for the classifier's tensors, which are not used."""
     if not name.startswith("image_encoder.") or name.startswith("image_encoder.neck."):
         return name
     name = name.removeprefix("image_encoder.")
@@ -102,7 +109,7 @@ def mobile_sam_names(name: str) -> str | None:
         return None
     name = name.replace("patch_embed.seq.0.", "patch_embed.conv1.").replace("patch_embed.seq.2.", "patch_embed.conv2.")
     name = re.sub(r"\.c\.(weight)$", r".conv.\1", name)
-    # timm puts the merging of patches at the start of a stage, the authors at the end of the one before
+    # timm merges patches at the start of a stage, the authors at the end of the stage before
     name = re.sub(r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name)
     return "image_encoder.trunk." + name.replace("layers.", "stages.", 1)
 
@@ -150,8 +157,8 @@ def _tiny_encoder() -> Any:
     return TinyEncoder()
 
 
-class _Stand:
-    """What the mask generator wants to know of a network before it is given another predictor."""
+class _GeneratorModel:
+    """The attributes that the mask generator reads from a model when it is built; its predictor is replaced later."""
 
     class image_encoder:
         img_size = 1024
@@ -160,46 +167,46 @@ class _Stand:
 
 
 class _Sam2:
-    """SAM 2 behind segment-anything's generator: the part of `SamPredictor` that it calls."""
+    """SAM 2 with the methods of `SamPredictor` that segment-anything's mask generator calls."""
 
     device = "cpu"
-    model = _Stand
+    model = _GeneratorModel
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
         self.encoder, self.decoder = open_graph(encoder), open_graph(decoder)
         self.transform = self
-        self.seen: dict[str, np.ndarray] = {}
+        self.features: dict[str, np.ndarray] = {}
         self.size = (0, 0)
 
     def set_image(self, picture: np.ndarray) -> None:
         self.size = picture.shape[:2]
         square = normalized(cv2.resize(picture, (1024, 1024), interpolation=cv2.INTER_LINEAR))
         names = [output.name for output in self.encoder.get_outputs()]
-        self.seen = dict(zip(names, self.encoder.run(None, {"image": square}), strict=True))
+        self.features = dict(zip(names, self.encoder.run(None, {"image": square}), strict=True))
 
     def reset_image(self) -> None:
-        self.seen = {}
+        self.features = {}
 
     def apply_coords(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return points * (1024 / np.array([size[1], size[0]], np.float64))
 
     def predict_torch(self, points: Any, labels: Any, **_: Any) -> tuple[Any, Any, Any]:
-        """Logits [B, 3, H, W] at the picture's size, predicted IoU [B, 3], logits as they came."""
+        """Logits [B, 3, H, W] at the picture's size, predicted IoU [B, 3], logits at the network's size."""
         import torch
 
         count = len(points)
-        asked = self.seen | {
+        inputs = self.features | {
             "point_coords": points.numpy().astype(np.float32),
             "point_labels": labels.numpy().astype(np.float32),
             "mask_input": np.zeros((count, 1, 256, 256), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
         }
-        coarse, quality = (torch.from_numpy(value) for value in self.decoder.run(None, asked))
+        coarse, quality = (torch.from_numpy(value) for value in self.decoder.run(None, inputs))
         return torch.nn.functional.interpolate(coarse, self.size, mode="bilinear"), quality, coarse
 
 
 def _grid(height: int, width: int) -> np.ndarray:
-    """About `POINTS` points (x, y) in 0..1, as far apart in both directions."""
+    """About `POINTS` points (x, y) in [0, 1], in pixels equally far apart in both directions: [P, 2]."""
     step = (height * width / POINTS) ** 0.5
     rows, columns = max(1, round(height / step)), max(1, round(width / step))
     y, x = np.mgrid[:rows, :columns]
@@ -207,6 +214,7 @@ def _grid(height: int, width: int) -> np.ndarray:
 
 
 def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    """`picture` with a longer side of at most `side` pixels; a smaller one keeps its size."""
     scale = min(1.0, side / max(picture.shape[:2]))
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     return np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
