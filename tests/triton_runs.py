@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from paintproc.strokes.ops import cuda
+from paintproc.strokes.ops import cuda, triton_launch
 
 FIELDS = ("points", "radius", "color", "alpha", "brush", "canvas", "atlas", "reveal")
 GRADIENTS = ("points", "radius", "color", "alpha", "canvas", "atlas")
@@ -46,10 +46,10 @@ def run_all(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     found |= {f"squared_{name}": value for name, value in zip(GRADIENTS[:4], gradients, strict=True)}
     found |= {"squared_picture": picture, "squared_removal": removal}
     # the gradient rows of one picture at a time: the same bytes
-    whole, cuda.MOST_SLOTS = cuda.MOST_SLOTS, 1
+    whole, triton_launch.MOST_SLOTS = triton_launch.MOST_SLOTS, 1
     _, again, removal = cuda.squared_error(*tensors, target, 1.0)
     found |= {f"again_{name}": value for name, value in zip(GRADIENTS[:4], again, strict=True)}
-    found["again_removal"], cuda.MOST_SLOTS = removal, whole
+    found["again_removal"], triton_launch.MOST_SLOTS = removal, whole
     gradients, change = cuda.in_turn(*tensors, aims, aim_of, 1.0)
     found |= {f"turn_{name}": value for name, value in zip(GRADIENTS[:4], gradients, strict=True)}
     found["turn_change"] = change
@@ -85,8 +85,7 @@ def compile_all() -> list[str]:
             made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
             done[key] = len(made.asm["cubin"]) > 0
 
-    cuda.launch, cuda.ready = compile_it, lambda tensor: contextlib.nullcontext()
-    torch.cuda.device_count()
+    triton_launch.launch, cuda.ready = compile_it, lambda tensor: contextlib.nullcontext()
     for cells in (1, 3):
         sizes = {
             "points": (1, 2, 3, 2), "radius": (1, 2, 2), "color": (1, 2, 2, 3), "alpha": (1, 2, 2), "brush": (1, 2),
@@ -96,9 +95,9 @@ def compile_all() -> list[str]:
         cuda.forward(*tensors, 1.0)
         cuda.backward(tensors[5], *tensors, 1.0)
         cuda.in_turn(*tensors, torch.zeros(1, 2, 5, 4, 3), torch.zeros(1, 2, dtype=torch.int32), 1.0)
-    adam = [torch.zeros(2, 16)] * 5 + [torch.zeros(2)] * 2 + [torch.zeros(2, 16)] * 3
-    for own in (False, True):
-        compile_it(cuda.kernels.adam, 1, *adam, 32, 0.5, 0.8, 0.9, OWN=own, BLOCK=1024, **cuda.SMALL)
+    row, one = torch.zeros(2, 16), torch.zeros(2)
+    for weight in (0.0, 0.5):
+        triton_launch.adam(row, row, row, row, row, [one, one], [row, row, row], weight, (0.8, 0.9))
     return sorted(name for name, made in done.items() if made)
 
 
