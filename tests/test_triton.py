@@ -79,7 +79,8 @@ def given() -> dict[str, np.ndarray]:
         "large": strokes_on((14, 15), 2, (1, 34, 18), 3),
         "none": strokes_on((17, 3), 0, (1, 1, 1), 4),
     }
-    cases["round"]["atlas"][:] = 1
+    # the first picture's last strokes cover it all, twice: what is below is not looked at
+    cases["round"]["radius"][0, 3:], cases["round"]["alpha"][0, 3:], cases["round"]["atlas"][:] = 1, 1, 1
     arrays = {f"{case}_{name}": array for case, found in cases.items() for name, array in found.items()}
     random = np.random.default_rng(5)
     arrays["target"] = random.uniform(0, 1, (2, 36, 40, 3)).astype(np.float32)
@@ -120,7 +121,7 @@ def test_values_and_gradients_equal_the_reference(case, given, found):
     for name in GRADIENTS:
         wanted = tensors[name].grad
         # where a stroke is opaque, what lies below is divided by 1/2048 of light: fewer digits are left
-        tolerance = 1e-3 if case == "round" else 2e-5
+        tolerance = 1e-2 if case == "round" else 2e-5
         near(found[f"{case}_{name}"], torch.zeros_like(tensors[name]) if wanted is None else wanted, tolerance)
     if case == "textured":
         # the check can fail
@@ -211,6 +212,18 @@ def test_descend_equals_steps_of_adam(given, found):
             assert np.abs(found[f"p{k}_{name}"] - wanted).max() <= 1e-3 * np.abs(wanted).max(), name
         assert np.abs(found[f"p{k}_rows"] - given[f"p{k}_rows"]).max() > 0.1
         assert found[f"p{k}_rows"][:, 14:].max() == np.float32(0.805)
+
+
+def test_descents_of_several_sizes_equal_those_on_the_cpu(tmp_path):
+    pytest.importorskip("paintproc.strokes.optimize", reason="there is no Descent to carry out")
+    settings = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path])}
+    subprocess.run(
+        [sys.executable, HERE / "triton_runs.py", "descents", tmp_path / "apart.json"],
+        env=settings, check=True, timeout=280,
+    )  # fmt: skip
+    apart = json.loads((tmp_path / "apart.json").read_text())
+    assert apart["moved"] > 0.1
+    assert all(apart[name] < 2e-5 for name in ("strokes", "mean", "picture", "removal")), apart
 
 
 def test_a_picture_at_a_time_gives_the_same_bytes(found):

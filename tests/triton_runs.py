@@ -1,6 +1,7 @@
 """What test_triton.py needs from another process.
 
 TRITON_INTERPRET=1 python triton_runs.py interpret IN.npz OUT.npz     the Triton kernels, on the CPU
+TRITON_INTERPRET=1 python triton_runs.py descents OUT.json            how far `run_descents` is from the CPU
 python triton_runs.py compile OUT.json                                the same launches, compiled for sm_90
 """
 
@@ -59,6 +60,50 @@ def run_all(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
 
 
+def descent_of(count: int, seed: int, size: tuple[int, int], own: bool) -> Any:
+    """A `Descent` of two steps: strokes of two brushes, one of them fixed, and perhaps aims of their own."""
+    from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
+    from paintproc.strokes.optimize import Adam, Bounds, Descent, OwnAims
+
+    random = np.random.default_rng(seed)
+    strokes, bounds = StrokeArrays.empty(count), Bounds.empty(count)
+    strokes.points[:], strokes.radius[:] = random.uniform(0, 20, (count, 3, 2)), 3
+    strokes.color[:], strokes.alpha[:] = random.uniform(0, 1, (count, 2, 3)), 0.8
+    for part, length, rest in ((bounds.rate, 0.3, 0.02), (bounds.low, -50, 0), (bounds.high, 90, 1)):
+        part.packed[:, :8], part.packed[:, 8:] = length, rest
+    for part, value in ((bounds.rate, 0), (bounds.low, -np.inf), (bounds.high, np.inf)):
+        part.packed[1:2] = value
+    maps = (np.ones((1, 1), np.float32), random.uniform(0.3, 1, (3, 2)).astype(np.float32))
+    brushes = Brushes.gather(random.integers(0, 2, count).astype(np.int32), maps)
+    canvas, target = np.ones((*size, 3), np.float32), random.uniform(0, 1, (*size, 3)).astype(np.float32)
+    aims = OwnAims(random.uniform(0, 1, (2, 10, 12, 3)).astype(np.float32), canvas[::2, ::2].copy(), brushes.of, 0.5)
+    return Descent(
+        strokes, Adam(count), bounds, brushes, canvas, target, factors=[1.0, 0.4], own=[0.6 * own, 0.0],
+        own_aims=aims if own else None, evaluate=own,
+    )  # fmt: skip
+
+
+def compare_descents() -> dict[str, float]:
+    """The largest differences between descents on the Triton kernels and on the CPU."""
+    plans = [(2, 0, (20, 24), True), (3, 1, (20, 24), True), (2, 2, (17, 16), False), (0, 3, (20, 24), True)]
+    here, there, before = ([descent_of(*plan) for plan in plans] for _ in range(3))
+    answers, expected = cuda.run_descents(there), [descent.run() for descent in here]
+    assert [answer is None for answer in answers] == [answer is None for answer in expected]
+    pairs = list(zip(there, here, strict=True))
+    looks = [(a, b) for a, b in zip(answers, expected, strict=True) if a is not None]
+
+    def largest(differences: list[np.ndarray]) -> float:
+        return max(float(np.abs(d).max(initial=0)) for d in differences)
+
+    return {
+        "strokes": largest([a.strokes.packed - b.strokes.packed for a, b in pairs]),
+        "mean": largest([a.adam.mean - b.adam.mean for a, b in pairs]),
+        "picture": largest([a.picture - b.picture for a, b in looks]),
+        "removal": largest([a.removal - b.removal for a, b in looks]),
+        "moved": largest([a.strokes.packed - b.strokes.packed for a, b in zip(there, before, strict=True)]),
+    }
+
+
 def compile_all() -> list[str]:
     """Every launch of one small call of each function, compiled instead of run; the kernels' names."""
     import contextlib
@@ -105,4 +150,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "interpret":
         np.savez(sys.argv[3], **run_all(dict(np.load(sys.argv[2]))))
     else:
-        Path(sys.argv[2]).write_text(json.dumps(compile_all()))
+        work = compare_descents if sys.argv[1] == "descents" else compile_all
+        Path(sys.argv[2]).write_text(json.dumps(work()))
