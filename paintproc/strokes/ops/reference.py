@@ -1,86 +1,155 @@
-"""The rasterizer once more, slowly and plainly: numpy, float64, one stroke at a time.
+"""The rasterizer once more, slowly and plainly: one stroke at a time, over the whole canvas.
 
-It says what `kernels.py` computes; the tests hold the kernels' values to it and their
-gradients to its finite differences.
+It says what the fast kernels compute, and the tests hold them to it. The same lines run on numpy arrays and
+on torch tensors; with tensors, autograd finds the true gradients of points, radius, color, alpha, canvas and
+atlas. How many segments a curve is cut into has no gradient.
 """
 
 import math
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from paintproc.strokes.ops.kernels import MAX_SEGMENTS, OPAQUE, POINT, SOFTNESS, TOLERANCE
 from paintproc.strokes.values import Strokes
 
+Array = Any
+"""A numpy array or a torch tensor."""
+
+TINY = 1e-12
+
 
 def rasterize_slowly(
     strokes: Strokes, canvas: np.ndarray, *, reveal: np.ndarray | None = None, softness: float = SOFTNESS
 ) -> np.ndarray:
-    """`rasterize`, as float64 [H, W, 3]: back to front, every stroke over the whole canvas."""
-    height, width = canvas.shape[:2]
-    longer_side = max(height, width)
-    canvas = np.array(canvas, np.float64)
-    y, x = np.mgrid[:height, :width] + 0.5
-    pixels = np.stack([x, y], -1)
-    for i in range(len(strokes)):
-        shown = 1.0 if reveal is None else float(reveal[i])
-        if shown <= 0:
-            continue
-        points = strokes.points[i].astype(np.float64) * longer_side
-        radius = strokes.radius[i].astype(np.float64) * longer_side
-        t, distance, lateral = nearest_point(polyline(points, shown), pixels)
-        t *= shown
-        across = lateral / np.maximum(lerp(radius, t), 1e-12)
-        coverage = np.clip(0.5 - (distance - lerp(radius, t)) / (2 * softness), 0, 1)
-        brush = sample_brush(strokes.brushes[strokes.brush[i]], t, across)
-        opacity = np.minimum(lerp(strokes.alpha[i], t) * coverage * brush, float(OPAQUE))[..., None]
-        canvas = opacity * lerp(strokes.color[i], t[..., None]) + (1 - opacity) * canvas
-    return canvas
+    """The picture of `strokes` over `canvas` [H, W, 3], as float64 [H, W, 3]."""
+    reveal = np.ones(len(strokes)) if reveal is None else reveal
+    points, radius, color, alpha, canvas = (
+        np.asarray(array, np.float64)[None]
+        for array in (strokes.points, strokes.radius, strokes.color, strokes.alpha, canvas)
+    )
+    brush = strokes.brush[None]
+    return rasterize(points, radius, color, alpha, brush, canvas, strokes.brushes, reveal[None], softness)[0]
 
 
-def lerp(ends: np.ndarray, t: np.ndarray) -> np.ndarray:
+def rasterize(
+    points: Array, radius: Array, color: Array, alpha: Array, brush: Array, canvas: Array,
+    atlas: Array | Sequence[Array], reveal: Array, softness: float,
+) -> Array:  # fmt: skip
+    """Pictures [B, H, W, 3]: each canvas with its strokes laid on it, back to front.
+
+    points [B, N, 3, 2] and radius [B, N, 2] in canvas units (1.0 is the longer side of the canvas), color
+    [B, N, 2, 3], alpha [B, N, 2]; brush [B, N] counts into `atlas`, brush maps [K, h, w] (or a list of maps);
+    canvas [B, H, W, 3]; reveal [B, N] in [0, 1] is the part of each curve drawn so far; softness in pixels.
+    Floats are float64.
+    """
+    library = library_of(canvas)
+    side = max(canvas.shape[1:3])
+    pictures = []
+    for b in range(len(canvas)):
+        picture = canvas[b]
+        one = library.ones_like(picture[..., 0])
+        pixels = library.stack([library.cumsum(one, 1) - 0.5, library.cumsum(one, 0) - 0.5], -1)
+        for i in range(points.shape[1]):
+            shown = min(1.0, float(reveal[b, i]))
+            if shown <= 0:
+                continue
+            t, distance, lateral = nearest_point(polyline(points[b, i] * side, shown), pixels)
+            t = t * shown
+            width = lerp(radius[b, i] * side, t)
+            across = lateral / library.where(width > TINY, width, TINY)
+            coverage = clamp(0.5 - (distance - width) / (2 * softness), 0, 1)
+            opacity = lerp(alpha[b, i], t) * coverage * sample_brush(atlas[int(brush[b, i])], t, across)
+            opacity = at_most(opacity, float(OPAQUE))[..., None]
+            picture = opacity * lerp(color[b, i], t[..., None]) + (1 - opacity) * picture
+        pictures.append(picture)
+    return library.stack(pictures)
+
+
+def library_of(array: Array) -> Any:
+    """numpy for its arrays, else torch: whoever has a tensor has imported it."""
+    return np if isinstance(array, np.ndarray) else sys.modules["torch"]
+
+
+def fixed(array: Array) -> Array:
+    """The values of `array`, without their gradient."""
+    return array if isinstance(array, np.ndarray | np.generic) else array.detach()
+
+
+def lerp(ends: Array, t: Array) -> Array:
     return ends[0] * (1 - t) + ends[1] * t
 
 
-def polyline(points: np.ndarray, reveal: float) -> np.ndarray:
-    """Nodes [K + 1, 2] of a quadratic Bezier curve up to parameter `reveal`.
+def clamp(values: Array, low: float, high: float) -> Array:
+    """`values` between `low` and `high`; the slope is 0 from the ends on."""
+    where = library_of(values).where
+    return where(values <= low, float(low), where(values >= high, float(high), values))
+
+
+def at_most(values: Array, cap: float) -> Array:
+    """`values`, `cap` where they are larger; the gradient passes as if there were no cap."""
+    over = fixed(values) - cap
+    return values - library_of(values).where(over > 0, over, 0.0)
+
+
+def length(vectors: Array) -> Array:
+    """Euclidean length along the last axis; its slope at 0 is 0."""
+    library = library_of(vectors)
+    square = (vectors**2).sum(-1)
+    return library.where(square > 0, library.sqrt(library.where(square > 0, square, 1.0)), 0.0)
+
+
+def polyline(points: Array, reveal: float) -> list[Array]:
+    """Nodes [2] of a quadratic Bezier curve [3, 2] up to parameter `reveal`.
 
     A chord over a K-th of it lies at most |p0 - 2 p1 + p2| reveal^2 / (4 K^2) from the curve.
     """
-    bend = np.linalg.norm(points[0] - 2 * points[1] + points[2]) * reveal**2
-    count = min(MAX_SEGMENTS, max(1, math.ceil(math.sqrt(bend / (4 * TOLERANCE)))))
-    t = reveal * np.linspace(0, 1, count + 1)[:, None]
-    return (1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]
+    bend = float(length(fixed(points[0] - 2 * points[1] + points[2]))) * reveal**2
+    count = min(MAX_SEGMENTS, max(1, math.ceil(math.sqrt(min(bend / (4 * TOLERANCE), 1e9)))))
+    places = [reveal * j / count for j in range(count + 1)]
+    return [(1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2] for t in places]
 
 
-def nearest_point(nodes: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each pixel: place along the polyline in [0, 1], distance, signed lateral offset."""
+def nearest_point(nodes: list[Array], pixels: Array) -> tuple[Array, Array, Array]:
+    """For each pixel: place along the polyline in [0, 1], distance, signed lateral offset.
+
+    Of segments equally near, the first counts; a joint belongs to the segment before it.
+    """
+    library = library_of(pixels)
     count = len(nodes) - 1
-    best = np.full(pixels.shape[:2], np.inf)
-    place, lateral = np.zeros_like(best), np.zeros_like(best)
+    place = best = lateral = pixels[..., 0]
     for j in range(count):
         along = nodes[j + 1] - nodes[j]
-        length2 = float(along @ along)
-        if length2 <= POINT:
-            along, length2 = np.zeros(2), 1.0
-        s = np.clip((pixels - nodes[j]) @ along / length2, 0, 1)
+        length2 = (along**2).sum()
+        if float(fixed(length2)) <= POINT:
+            along, length2 = library.zeros_like(along), library.ones_like(length2)
+        s = clamp((pixels - nodes[j]) @ along / length2, 0, 1)
         offset = pixels - nodes[j] - s[..., None] * along
-        distance = np.linalg.norm(offset, axis=-1)
-        closer = distance < best
-        best = np.where(closer, distance, best)
-        place = np.where(closer, (j + s) / count, place)
-        sideways = (along[0] * offset[..., 1] - along[1] * offset[..., 0]) / math.sqrt(length2)
-        lateral = np.where(closer, sideways, lateral)
+        distance = length(offset)
+        sideways = (along[0] * offset[..., 1] - along[1] * offset[..., 0]) / library.sqrt(length2)
+        closer = (s > 0) & (distance < best) if j else s >= 0
+        best = library.where(closer, distance, best)
+        place = library.where(closer, (j + s) / count, place)
+        lateral = library.where(closer, sideways, lateral)
     return place, best, lateral
 
 
-def sample_brush(brush: np.ndarray, t: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """The alpha map at parameter t in [0, 1] and lateral place in [-1, 1], bilinearly."""
+def sample_brush(brush: Array, t: Array, across: Array) -> Array:
+    """The brush map [h, w] at parameter t in [0, 1] and lateral place in [-1, 1], bilinearly."""
     rows, columns = brush.shape
     u = t * (rows - 1)
-    v = (np.clip(across, -1, 1) + 1) / 2 * (columns - 1)
-    u0, v0 = np.floor(u).astype(int), np.floor(v).astype(int)
-    u1, v1 = np.minimum(u0 + 1, rows - 1), np.minimum(v0 + 1, columns - 1)
+    v = (clamp(across, -1, 1) + 1) / 2 * (columns - 1)
+    u0, v0 = whole(u), whole(v)
+    u1, v1 = (u0 + 1).clip(0, rows - 1), (v0 + 1).clip(0, columns - 1)
     fu, fv = u - u0, v - v0
     upper = brush[u0, v0] * (1 - fv) + brush[u0, v1] * fv
     lower = brush[u1, v0] * (1 - fv) + brush[u1, v1] * fv
     return upper * (1 - fu) + lower * fu
+
+
+def whole(values: Array) -> Array:
+    """`values` rounded down, as integers."""
+    down = library_of(values).floor(fixed(values))
+    return down.astype(np.int64) if isinstance(down, np.ndarray) else down.long()
