@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Result = TypeVar("Result")
 
@@ -34,7 +37,7 @@ def threads_of_workers(workers: int) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def divide(work_before: Sequence[float], least: float) -> list[int]:
+def divide(work_before: "np.ndarray", least: float) -> list[int]:
     """Split the indices 0 to n into pieces of about equal work for the threads: their ends, 0 and n included.
 
     `work_before` [n + 1] is the sum of the work before each index. No piece has less work than `least`.

@@ -1,5 +1,7 @@
 """The stroke engine: properties of the op, and the kernels against their readable twin."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,7 +115,7 @@ def test_strokes_outside_the_canvas_draw_nothing(where):
 
 
 def test_a_stroke_larger_than_the_canvas_fills_it():
-    assert rasterize(disc(0.5, 0.5, 40), size=(37, 50)).max() < 1e-3
+    assert rasterize(disc(0.5, 0.5, 40), np.ones((37, 50, 3), np.float32)).max() < 1e-3
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -184,6 +186,51 @@ def test_gradients_equal_finite_differences(name, brush):
     assert np.abs(actual[::-1] - expected).max() > 0.02 * scale
 
 
+def test_gradients_by_the_canvas_and_the_brushes_equal_finite_differences():
+    strokes = random_strokes(7, seed=11, size=0.15, brushes=(ROUND, 0.2 + 0.6 * BRISTLES))
+    canvas = np.random.default_rng(2).random((40, 33, 3)).astype(np.float32)
+    upstream = smooth_upstream((40, 33), 3)
+    _, gradients = rasterize_gradients(strokes, canvas, upstream)
+
+    def loss(brushes: tuple[np.ndarray, ...], canvas: np.ndarray) -> float:
+        return float((rasterize_slowly(Float64Strokes(strokes, "brushes", brushes), canvas) * upstream).sum())
+
+    # the picture is linear in the canvas, and in a brush but for strokes that overlap
+    random, step = np.random.default_rng(4), 1e-4
+    for _ in range(4):
+        change = random.normal(size=canvas.shape)
+        both = [loss(strokes.brushes, canvas.astype(np.float64) + sign * step * change) for sign in (1, -1)]
+        assert (gradients.canvas * change).sum() == pytest.approx((both[0] - both[1]) / (2 * step), rel=2e-3, abs=1e-3)
+    for k, found in enumerate(gradients.brushes):
+        for place in np.ndindex(found.shape):
+            sides = []
+            for sign in (1, -1):
+                changed = [brush.astype(np.float64) for brush in strokes.brushes]
+                changed[k][place] += sign * step
+                sides.append(loss(tuple(changed), canvas))
+            expected = (sides[0] - sides[1]) / (2 * step)
+            assert found[place] == pytest.approx(expected, rel=0.02, abs=0.01 * float(np.abs(found).max()))
+    # the check can fail: the gradient of another brush is not accepted
+    assert np.abs(gradients.brushes[1] - gradients.brushes[1][::-1]).max() > 0.05 * np.abs(gradients.brushes[1]).max()
+
+
+def test_a_brush_of_one_cell_counts():
+    """A brush of one cell that is not 1 thins the whole stroke."""
+    half = replace(disc(0.5, 0.5, 0.2), brushes=(np.full((1, 1), 0.5, np.float32),))
+    canvas = np.ones((40, 40, 3), np.float32)
+    assert rasterize(half, canvas)[20, 20] == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.2), (0.2, 0.0), (0.01, 0.15)])
+def test_strongly_tapered_strokes_equal_the_reference(ends):
+    """Near the thin end of a stroke, a pixel may lie within reach of the thick part and yet not be colored."""
+    for seed in range(8):
+        strokes = replace(random_strokes(3, seed, 0.25), radius=np.tile(np.array(ends, np.float32), (3, 1)))
+        canvas = np.ones((50, 64, 3), np.float32)
+        differs = np.abs(rasterize(strokes, canvas) - rasterize_slowly(strokes, canvas)).max(-1) > 1e-3
+        assert differs.sum() <= 2
+
+
 def test_squared_error_gradients_are_those_of_the_squared_error():
     strokes = random_strokes(8, seed=4)
     random = np.random.default_rng(9)
@@ -212,15 +259,18 @@ def test_removal_is_the_loss_of_a_stroke(weighted):
 
 
 def test_the_number_of_threads_does_not_change_a_byte(monkeypatch):
-    from paintproc.strokes import rasterize as module
+    from paintproc import threads as module
 
-    strokes = random_strokes(300, seed=1, size=0.05)
+    strokes = random_strokes(300, seed=1, size=0.05, brushes=(ROUND, BRISTLES))
     canvas = np.zeros((256, 256, 3), np.float32)
     results = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(module, "thread_count", lambda n=threads: n)
         picture, gradients = squared_error_gradients(strokes, canvas, np.ones_like(canvas))
-        results.append((picture.tobytes(), *(array.tobytes() for array in vars(gradients).values())))
+        arrays = [
+            part for value in vars(gradients).values() for part in (value if isinstance(value, tuple) else [value])
+        ]
+        results.append([picture.tobytes(), *(array.tobytes() for array in arrays)])
     assert results[0] == results[1] == results[2]
 
 
@@ -235,12 +285,14 @@ def test_wrong_shapes_are_refused():
         squared_error_gradients(strokes, canvas, canvas[:4])
     with pytest.raises(ValueError, match="size"):
         rasterize(strokes)
+    with pytest.raises(ValueError, match=r"shape \(100, 100\)"):
+        rasterize(strokes, size=(50, 100))
 
 
 def test_many_large_strokes_are_drawn_in_parts(monkeypatch):
     from paintproc.strokes import rasterize as module
 
-    strokes = random_strokes(40, seed=8)
+    strokes = replace(random_strokes(40, seed=8), aspect=120 / 90)
     whole = rasterize(strokes, size=(90, 120), reveal=np.linspace(0, 1, 40))
     monkeypatch.setattr(module, "MOST_PAIRS", 50)
     assert len(module._parts(strokes, (90, 120))) > 5

@@ -263,10 +263,10 @@ def _run(
     from paintproc.cli.inputs import read_list
     from paintproc.scene.networks import SceneNetworks, choose_networks
     from paintproc.strokes.ops.compiling import announce_compilation
-    from paintproc.threads import thread_count
     from paintproc.synth.build import Build, build_dataset
     from paintproc.synth.sequences import needs_scene
     from paintproc.synth.sources import find_sources
+    from paintproc.threads import thread_count
 
     if how["overwrite"] and how["shard"][1] > 1:
         raise UsageError("--overwrite does not work with --shard-index.", "Remove the dataset by hand.")

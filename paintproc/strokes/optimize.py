@@ -295,7 +295,7 @@ class Work:
         return int(np.argmin(self.fixed)) if not self.fixed.all() else len(self)
 
     def draw_fixed(self, canvas: np.ndarray, ratio: float) -> np.ndarray:
-        """`canvas` [h, w, 3] with the fixed strokes at the beginning; it has `ratio` times the size of the view at work."""
+        """`canvas` [h, w, 3], `ratio` times the size of the view at work, with the fixed strokes at the beginning."""
         begin = self.first_free()
         brushes = Brushes.gather(self.brush[:begin], self.maps)
         return composite(self.strokes[:begin].copy().scale(ratio), brushes, canvas).picture
@@ -305,11 +305,17 @@ class Work:
     ) -> Descent:
         """Steps of all strokes that are not fixed; `view.base` holds those that are."""
         begin = self.first_free()
-        bounds = self.bounds(number, view, settings)
         return Descent(
-            self.strokes[begin:], self.adam.after(begin), bounds.after(begin), Brushes.gather(self.brush[begin:], self.maps),
-            view.base, view.target, factors, own, settings.own_aims(),
-        )  # fmt: skip
+            strokes=self.strokes[begin:],
+            adam=self.adam.after(begin),
+            bounds=self.bounds(number, view, settings).after(begin),
+            brushes=Brushes.gather(self.brush[begin:], self.maps),
+            canvas=view.base,
+            target=view.target,
+            factors=factors,
+            own=own,
+            own_aims=settings.own_aims(),
+        )
 
     def share(self, number: int) -> int:
         """Strokes for stage `number`: its share of those that are left, against the shares still to come."""

@@ -45,8 +45,8 @@ def rasterize(
     Without a canvas the strokes' own ground is used, `size` = (height, width) pixels.
     `reveal` [N] in [0, 1] is the part of each stroke drawn so far, by its curve parameter; a
     stroke at 0 is not drawn. `softness` is half the edge's width in pixels. Strokes are opaque
-    at most to 1 - 1/2048. ValueError where shapes do not fit, or where the size has another
-    shape than the strokes' canvas.
+    at most to 1 - 1/2048. ValueError where shapes do not fit, or where `size` has another shape
+    than the strokes' own canvas.
     """
     canvas = _ground(strokes, canvas, size)
     if reveal is not None:
@@ -92,13 +92,18 @@ def _with_gradients(
     canvas = _ground(strokes, canvas, None)
     side = max(canvas.shape[:2])
     brushes = Brushes.gather(strokes.brush, strokes.brushes)
-    done = composite(StrokeArrays.of(strokes, side), brushes, canvas, softness=softness, all_gradients=True, **loss)  # type: ignore[arg-type]
+    done = composite(StrokeArrays.of(strokes, side), brushes, canvas, softness=softness, all_gradients=True, **loss)
     found = done.gradients.scale(side)
-    ends = np.cumsum([brush.size for brush in strokes.brushes])[:-1]
+    parts = np.split(done.brushes, np.cumsum([brush.size for brush in strokes.brushes])[:-1])
     return done.picture, StrokeGradients(
-        found.points.copy(), found.radius.copy(), found.color.copy(), found.alpha.copy(), done.removal.copy(), done.canvas,
-        tuple(part.reshape(brush.shape) for part, brush in zip(np.split(done.brushes, ends), strokes.brushes, strict=True)),
-    )  # fmt: skip
+        points=found.points.copy(),
+        radius=found.radius.copy(),
+        color=found.color.copy(),
+        alpha=found.alpha.copy(),
+        removal=done.removal.copy(),
+        canvas=done.canvas,
+        brushes=tuple(part.reshape(brush.shape) for part, brush in zip(parts, strokes.brushes, strict=True)),
+    )
 
 
 def _parts(strokes: Strokes, size: tuple[int, int]) -> list[slice]:
@@ -122,15 +127,11 @@ def _ground(strokes: Strokes, canvas: np.ndarray | None, size: tuple[int, int] |
         raise ValueError(f"a canvas is [height, width, 3], got shape {canvas.shape}")
     if size is not None and tuple(size) != canvas.shape[:2]:
         raise ValueError(f"the canvas is {canvas.shape[:2]} pixels, but size says {size}")
-    _check_shape(strokes, canvas.shape[:2])
     return canvas
 
 
 def _check_shape(strokes: Strokes, size: tuple[int, ...]) -> None:
-    """ValueError where a canvas of `size` (height, width) has another shape than the strokes'; rounding is allowed."""
+    """ValueError where `size` (height, width) has another shape than the strokes' canvas; sizes may be rounded."""
     height, width = size
     if abs(width - height * strokes.aspect) > 1 + strokes.aspect:
-        fitting = strokes.canvas_size(max(size))
-        raise ValueError(
-            f"a canvas of {height} x {width} (height x width) does not have the strokes' shape; {fitting} does"
-        )
+        raise ValueError(f"size is {height, width}; the strokes' canvas has the shape {strokes.canvas_size(max(size))}")

@@ -17,7 +17,7 @@ except ImportError as error:
     raise MissingError("PyTorch is not installed.", "Run: pip install 'paintproc[models]'") from error
 
 from paintproc.strokes.ops import reference
-from paintproc.strokes.rasterize import SOFTNESS
+from paintproc.strokes.ops.kernels import SOFTNESS
 from paintproc.strokes.values import Strokes
 
 

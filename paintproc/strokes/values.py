@@ -173,11 +173,11 @@ def _canonical(blob: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + blob[8 + length :]
 
 
-def _read_stage(stage: str | dict[str, str]) -> Stage:
+def _read_stage(stage: str | dict[str, Any]) -> Stage:
     """A stage as a strokes file has it. A name alone, as in the first format, says its role where it is a known one."""
     if isinstance(stage, str):
-        return Stage(stage, role=stage if stage in PREPARES else "paint")  # type: ignore[arg-type]
-    return Stage(**stage)  # type: ignore[arg-type]
+        return Stage(stage, role=stage if stage in PREPARES else "paint")
+    return Stage(**stage)
 
 
 def load_strokes(path: str | Path) -> Strokes:

@@ -42,11 +42,11 @@ from paintproc.jobs import run_jobs
 from paintproc.scene.networks import SceneNetworks
 from paintproc.sequence import RECORD
 from paintproc.shards import SHARD_SIZE, SHARDS, missing_shard, pack_dataset
-from paintproc.threads import threads_of_workers
 from paintproc.synth.estimate import check_space
 from paintproc.synth.items import Task, line_about, paint_in_worker
 from paintproc.synth.sequences import dataset_settings, needs_scene
 from paintproc.synth.sources import Source, inputs_digest
+from paintproc.threads import threads_of_workers
 
 PARTS = "parts"
 ITEM_SECONDS = 900.0

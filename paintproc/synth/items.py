@@ -11,7 +11,6 @@ from paintproc.errors import PaintprocError
 from paintproc.media import load_picture, shrink_picture
 from paintproc.scene.find import find_scene
 from paintproc.scene.networks import SceneNetworks, observe
-from paintproc.threads import thread_count
 from paintproc.synth.sequences import (
     SMALLEST,
     make_sequence,
@@ -21,6 +20,7 @@ from paintproc.synth.sequences import (
     shape_picture,
 )
 from paintproc.synth.sources import Source, read_source
+from paintproc.threads import thread_count
 
 
 @dataclass(frozen=True)

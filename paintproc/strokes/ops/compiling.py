@@ -1,5 +1,7 @@
 """How the kernels are compiled, and where the machine code is kept between runs."""
 
+import functools
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -31,11 +33,23 @@ def cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="paintproc-"))
 
 
+@functools.cache
+def kernel_folder() -> Path:
+    """Where this version's machine code is kept: below `cache_folder()`, named after the source of all kernels.
+
+    Kernels inline pieces of each other across files, and numba looks at a kernel's own file alone.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return cache_folder() / digest.hexdigest()[:16]
+
+
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile `function` at its first call and keep the result in `cache_folder()`."""
+    """Compile `function` at its first call and keep the result in `kernel_folder()`."""
     settings: Any = config
     before = settings.CACHE_DIR
-    settings.CACHE_DIR = str(cache_folder())
+    settings.CACHE_DIR = str(kernel_folder())
     try:
         return njit(cache=True, **OPTIONS)(function)
     finally:
@@ -55,5 +69,5 @@ def announce_compilation(say: Callable[[str], None]) -> None:
     """Tell people when the kernels are about to be compiled for this machine."""
     from paintproc.strokes.ops.kernels import composite
 
-    if not composite.signatures and not any(cache_folder().rglob("ops.kernels.composite-*.nbi")):
+    if not composite.signatures and not any(kernel_folder().rglob("kernels.composite-*.nbi")):
         say("compiling the stroke kernels for this machine, once: about 10 seconds ...")
