@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paintproc.strokes.brushes import ROUND
+from paintproc.strokes.ops.arrays import StrokeArrays
 from paintproc.strokes.ops.kernels import OPAQUE
 from paintproc.strokes.ops.reference import rasterize_slowly
 from paintproc.strokes.rasterize import rasterize, rasterize_gradients, squared_error_gradients
@@ -295,6 +296,6 @@ def test_many_large_strokes_are_drawn_in_parts(monkeypatch):
     strokes = replace(random_strokes(40, seed=8), aspect=120 / 90)
     whole = rasterize(strokes, size=(90, 120), reveal=np.linspace(0, 1, 40))
     monkeypatch.setattr(module, "MOST_PAIRS", 50)
-    assert len(module._parts(strokes, (90, 120))) > 5
+    assert len(module._parts(StrokeArrays.of(strokes, 120), (90, 120))) > 5
     parts = rasterize(strokes, size=(90, 120), reveal=np.linspace(0, 1, 40))
     assert np.abs(parts - whole).max() < 1e-4

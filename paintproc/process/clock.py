@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
-from paintproc.strokes.rasterize import rasterize
+from paintproc.strokes.rasterize import Drawing
 from paintproc.strokes.values import Strokes
 
 EFFORT = 0.03
@@ -93,22 +93,26 @@ def worked_on(strokes: Strokes, begin: float, end: float) -> dict[tuple[int, int
 def canvases(strokes: Strokes, size: tuple[int, int], moments: Iterable[float]) -> Iterator[np.ndarray]:
     """The canvas, uint8 [H, W, 3], at each of `moments` (parts of painting time, in order).
 
-    The stroke that is being painted is drawn as far as the brush has come.
+    The stroke that is being painted is drawn as far as the brush has come. Only what changed since
+    the moment before is drawn anew.
     """
     ends = stroke_ends(strokes)
     starts = np.concatenate([[0.0], ends[:-1]]) if len(ends) else ends
-    canvas = strokes.ground_canvas(*size)
-    done = 0
+    drawing = Drawing(strokes, size)
+    shown = to_uint8(drawing.canvas)
     for moment in moments:
         finished = int(np.searchsorted(ends, moment + 1e-9, side="right"))
-        if finished > done:
-            canvas = rasterize(strokes[done:finished], canvas)
-            done = finished
-        wet = canvas
+        if finished > drawing.done:
+            box = drawing.lay(finished)
+            shown[box] = to_uint8(drawing.canvas[box])
+        wet = shown
+        done = drawing.done
         if done < len(strokes) and moment > starts[done]:
             part = (moment - starts[done]) / (ends[done] - starts[done])
-            wet = rasterize(strokes[done : done + 1], canvas, reveal=np.array([part], np.float32))
-        yield to_uint8(wet)
+            box, pixels = drawing.preview(part)
+            wet = shown.copy()
+            wet[box] = to_uint8(pixels)
+        yield wet.copy() if wet is shown else wet
 
 
 def to_uint8(canvas: np.ndarray) -> np.ndarray:

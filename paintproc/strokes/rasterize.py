@@ -56,7 +56,7 @@ def rasterize(
         begun = reveal > 0
         strokes, reveal = strokes[begun], np.minimum(reveal[begun], np.float32(1))
     arrays = StrokeArrays.of(strokes, max(canvas.shape[:2]))
-    for part in _parts(strokes, canvas.shape[:2]):
+    for part in _parts(arrays, canvas.shape[:2]):
         brushes = Brushes.gather(strokes.brush[part], strokes.brushes)
         shown = None if reveal is None else reveal[part]
         canvas = composite(arrays[part], brushes, canvas, reveal=shown, softness=softness).picture
@@ -106,11 +106,56 @@ def _with_gradients(
     )
 
 
-def _parts(strokes: Strokes, size: tuple[int, int]) -> list[slice]:
-    """Runs of strokes that together touch at most `MOST_PAIRS` tiles: drawn one after the other."""
+Box = tuple[slice, slice]
+"""Rows and columns of a canvas."""
+
+
+class Drawing:
+    """Strokes drawn one after the other on one canvas: what `rasterize` gives, for less where few are laid at a time.
+
+    `canvas` float32 [height, width, 3] holds the first `done` strokes.
+    """
+
+    def __init__(self, strokes: Strokes, size: tuple[int, int]) -> None:
+        self.canvas = _ground(strokes, None, size)
+        self.strokes, self.done = strokes, 0
+        self.arrays = StrokeArrays.of(strokes, max(size))
+        reach = self.arrays.radius.max(1, keepdims=True) + SOFTNESS + 1
+        low = np.floor(self.arrays.points.min(1) - reach)
+        high = np.ceil(self.arrays.points.max(1) + reach)
+        self.boxes = np.concatenate([low, high], 1).clip(0, [size[1], size[0]] * 2).astype(int)
+
+    def lay(self, count: int) -> Box:
+        """Lay strokes until there are `count`; returns the box of the canvas that may have changed."""
+        begin, self.done = self.done, count
+        arrays, brush = self.arrays[begin:count], self.strokes.brush[begin:count]
+        for part in _parts(arrays, self.canvas.shape[:2]):
+            composite(arrays[part], Brushes.gather(brush[part], self.strokes.brushes), self.canvas, in_place=True)
+        return self._box(begin, count)
+
+    def preview(self, reveal: float) -> tuple[Box, np.ndarray]:
+        """The next stroke, of which the part `reveal` is drawn: the box it lies in, and the pixels there."""
+        here = slice(self.done, self.done + 1)
+        box = self._box(self.done, self.done + 1)
+        before = self.canvas[box].copy()
+        brushes = Brushes.gather(self.strokes.brush[here], self.strokes.brushes)
+        shown = np.array([min(1.0, reveal)], np.float32)
+        composite(self.arrays[here], brushes, self.canvas, reveal=shown, in_place=True)
+        pixels = self.canvas[box].copy()
+        self.canvas[box] = before
+        return box, pixels
+
+    def _box(self, begin: int, end: int) -> Box:
+        left, top = self.boxes[begin:end, :2].min(0)
+        right, bottom = self.boxes[begin:end, 2:].max(0)
+        return slice(top, bottom), slice(left, right)
+
+
+def _parts(strokes: StrokeArrays, size: tuple[int, int]) -> list[slice]:
+    """Runs of strokes, in pixels, that together touch at most `MOST_PAIRS` tiles: drawn one after the other."""
     height, width = size
-    reach = strokes.radius.max(1)[:, None] + np.ptp(strokes.points, axis=1)
-    area = np.minimum((2 * reach * max(size) + TILE) / TILE, 1 + np.array([width, height]) / TILE)
+    reach = 2 * strokes.radius.max(1, initial=0)[:, None] + np.ptp(strokes.points, axis=1)
+    area = np.minimum((reach + TILE) / TILE, 1 + np.array([width, height]) / TILE)
     part = (np.cumsum(area.prod(1).astype(np.float64)) // MOST_PAIRS).astype(int)
     ends = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(strokes)]
     return [slice(begin, end) for begin, end in itertools.pairwise(ends)]

@@ -48,14 +48,16 @@ def composite(
     weight: np.ndarray | None = None,
     upstream: np.ndarray | None = None,
     reveal: np.ndarray | None = None,
-    softness: float = 1.0,
+    softness: float = kernels.SOFTNESS,
     all_gradients: bool = False,
+    in_place: bool = False,
 ) -> Composited:
     """Lay `strokes`, in pixels, over `canvas` [H, W, 3].
 
     With `target` [H, W, 3] also the gradients of 1/2 sum weight (picture - target)^2, `weight` [H, W];
     with `upstream` [H, W, 3] those of sum(picture * upstream). `all_gradients`: by the canvas and the
-    brushes as well. ValueError where shapes do not fit.
+    brushes as well. `in_place`: the picture is drawn into `canvas` itself, which is faster where few
+    strokes are laid; not with gradients. ValueError where shapes do not fit.
     """
     height, width = canvas.shape[:2]
     mode, wanted = kernels.FORWARD, canvas
@@ -71,7 +73,7 @@ def composite(
     reveal = np.ones(len(rows), np.float32) if reveal is None else reveal
     edge = np.float32(softness)
     nodes, first, start, pairs = find_tiles(rows, reveal, (height, width), softness)
-    picture = np.empty_like(canvas)
+    picture = canvas if in_place else np.empty_like(canvas)
     found = np.zeros((0 if mode == kernels.FORWARD else len(pairs), kernels.COLUMNS + 1), np.float32)
     by_canvas = np.empty_like(canvas) if all_gradients else NOTHING
     across = -(-width // kernels.TILE)
@@ -84,7 +86,7 @@ def composite(
     def draw(begin: int, end: int) -> None:
         kernels.composite(
             nodes, first, rows, reveal, brushes.of, brushes.shapes, brushes.data, start, pairs,
-            canvas, wanted, weight, edge, mode, begin, end, picture, found, by_canvas, sums[place[begin]],
+            canvas, wanted, weight, edge, mode, in_place, begin, end, picture, found, by_canvas, sums[place[begin]],
         )  # fmt: skip
 
     in_parallel(draw, ends)

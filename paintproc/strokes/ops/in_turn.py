@@ -13,6 +13,7 @@ from paintproc.strokes.ops.kernels import (
     SOFTNESS,
     TILE,
     ZERO,
+    fill_plain,
     lay_over,
     look_up_brush,
     nearest,
@@ -142,7 +143,7 @@ def lay_tiles(  # type: ignore[no-untyped-def]
             shape = brush_shapes[brush_of[i]]
             textured = shape[3] == 0
             if not textured and not plain:
-                brush[0], brush[1:] = ONE, ZERO
+                fill_plain(brush)
             plain = not textured
             if textured:
                 look_up_brush(brush_data, shape, rows[i], h, p0, p1, 0, position, dx, dy, slope, brush)

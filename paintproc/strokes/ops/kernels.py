@@ -173,7 +173,9 @@ def find_pairs(nodes, first, rows, reveal, boxes, softness, height, width, begin
                     continue
                 if count == found.shape[0]:
                     larger = np.empty((2 * count, 6), np.int32)
-                    larger[:count] = found
+                    for k in range(count):
+                        for column in range(6):
+                            larger[k, column] = found[k, column]
                     found = larger
                 found[count, 0], found[count, 1], found[count, 2], found[count, 3] = ty * across + tx, i, low, high
                 found[count, 4] = TILE * int(min(np.float32(TILE), max(ZERO, highest - top - HALF)))
@@ -280,6 +282,15 @@ def look_up_brush(data, shape, row, h, p0, p1, q, position, dx, dy, slope, out):
         out[1, p] = (high - low) * np.float32(along - 1)
         across_slope = (b01 - b00) * (ONE - ft) + (b11 - b10) * ft
         out[2, p] = across_slope * HALF * np.float32(across - 1) * inside
+
+
+@inlined
+def fill_plain(out):
+    """What `look_up_brush` gives for a brush that is 1 all over."""
+    for p in range(PIXELS):
+        out[0, p] = ONE
+        out[1, p] = ZERO
+        out[2, p] = ZERO
 
 
 @inlined
@@ -433,7 +444,7 @@ def stroke_gradient(
 @kernel
 def composite(
     nodes, first, rows, reveal, brush_of, brush_shapes, brush_data, start, pairs,
-    canvas, target, weight, softness, mode, tile_begin, tile_end, picture, gradients, canvas_gradient, brush_sum,
+    canvas, target, weight, softness, mode, in_place, tile_begin, tile_end, picture, gradients, canvas_gradient, brush_sum,
 ):  # fmt: skip
     """Draw tiles `tile_begin` to `tile_end` into `picture`; fill their rows of `gradients`.
 
@@ -442,6 +453,7 @@ def composite(
     brush its offset in `brush_data`, its cells along and across, and whether it is 1 all over.
     The derivative by the canvas goes to `canvas_gradient` [H, W, 3], the one by the brushes is
     added to `brush_sum`, laid out as `brush_data`; neither is computed where its size is 0.
+    `in_place`: `picture` is `canvas`, and tiles without strokes are left as they are.
     """
     height, width = canvas.shape[0], canvas.shape[1]
     across = (width + TILE - 1) // TILE
@@ -459,10 +471,11 @@ def composite(
     gx, gy, gz = np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32), np.empty(PIXELS, np.float32)
     counts = np.empty(PIXELS, np.float32)
     brush, slope = np.empty((3, PIXELS), np.float32), np.empty((2, PIXELS), np.float32)
-    brush[0], brush[1:] = ONE, ZERO
-    plain = True
+    plain = False
     for tile in range(tile_begin, tile_end):
         begin, end = start[tile], start[tile + 1]
+        if in_place and begin == end:
+            continue
         top, left = (tile // across) * TILE, (tile % across) * TILE
         high, wide = min(TILE, height - top), min(TILE, width - left)
         for p in range(PIXELS):
@@ -482,7 +495,7 @@ def composite(
                 look_up_brush(brush_data, shape, rows[i], h, p0, p1, q, position, dx, dy, slope, brush)
                 plain = False
             elif not plain:
-                brush[0], brush[1:] = ONE, ZERO
+                fill_plain(brush)
                 plain = True
             lay_over(rows[i], h, p0, p1, q, inverse_width, distance2, position, brush, red, green, blue, light)
             deepest = e
@@ -532,7 +545,7 @@ def composite(
                 look_up_brush(brush_data, shape, rows[i], h, p0, p1, q, position, dx, dy, slope, brush)
                 plain = False
             elif not plain:
-                brush[0], brush[1:] = ONE, ZERO
+                fill_plain(brush)
                 plain = True
             if brush_sum.size > 0:
                 brush_gradient(
