@@ -16,7 +16,14 @@ from paintproc.process.captions import captions, name_regions, stages
 from paintproc.process.clock import canvases, even_changes, stage_ends
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
-from paintproc.scene.networks import SceneNetworks, choose_filler, choose_networks, network_versions, observe
+from paintproc.scene.networks import (
+    SceneNetworks,
+    choose_filler,
+    choose_networks,
+    find_device,
+    network_versions,
+    observe,
+)
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.strokes.values import Strokes
@@ -51,17 +58,18 @@ def generate(
     height, width = target.shape[:2]
     unit = target.astype(np.float32) / 255
     start = None if begun is None else _at_size(begun.pixels, height, width)
-    count = config.stroke_count(height, width)
+    count, device = config.stroke_count(height, width), stroke_device(config.device)
     networks = scene_networks(config) if networks is None else networks
     scene = find_scene(target, observe(target, networks)) if needs_scene(config) else None
     if plan is None or scene is None:
-        strokes = fit(unit, count, canvas=start, seed=config.seed, progress=progress)
+        strokes = fit(unit, count, canvas=start, seed=config.seed, device=device, progress=progress)
     else:
         names = name_regions(target, scene)
         filler = choose_filler(networks)
         strokes = paint(
-            unit, count, plan, scene, canvas=start, names=names, filler=filler, seed=config.seed, progress=progress
-        )
+            unit, count, plan, scene,
+            canvas=start, names=names, filler=filler, seed=config.seed, device=device, progress=progress,
+        )  # fmt: skip
     moments = _moments(strokes, (height, width), config)
     frames = list(canvases(strokes, (height, width), moments))
     sentences = captions(strokes, moments)
@@ -104,6 +112,15 @@ def needs_scene(config: GenerateConfig) -> bool:
     return config.plan != FREE or "scene" in config.format
 
 
+def stroke_device(device: str) -> str:
+    """Where strokes are painted: on the CPU, or on the CUDA device that was named.
+
+    A GPU gives other bytes than a CPU, so `auto` means the CPU. DeviceError for a device that is not here, MissingError
+    where torch is not installed.
+    """
+    return find_device(device) if device.startswith("cuda") else "cpu"
+
+
 def scene_networks(config: GenerateConfig, weights: Path | None = None) -> SceneNetworks:
     """The networks that `config` means here; none where no scene is needed. Errors of `choose_networks`."""
     return choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
@@ -122,6 +139,7 @@ def identity(
         "settings": settings,
         "plan": None if config.plan == FREE else read_plan(config.plan).as_json(),
         "scene": str(networks) if needs_scene(config) else None,
+        "painted_on": config.device.partition(":")[0] if config.device.startswith("cuda") else "cpu",
     }
 
 

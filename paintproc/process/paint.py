@@ -164,9 +164,9 @@ class _Painter:
 
     def own_aims(self, view: View) -> Callable[[], OwnAims]:
         """What gives the strokes' own aims at the time of asking, for strokes in pixels of `view`."""
-        target = shrink(view.target, min(1.0, OWN_SIDE / view.side))
+        target, canvas = (shrink(picture, min(1.0, OWN_SIDE / view.side)) for picture in (view.target, view.canvas))
         aims, ratio = self.aims(target), target.shape[1] / view.target.shape[1]
-        canvas = self.work.draw_fixed(shrink(view.canvas, ratio), ratio)
+        canvas = self.work.draw_fixed(canvas, ratio)
         return lambda: OwnAims(aims, canvas, self.aim_of()[self.work.first_free() :], ratio)
 
     def aims(self, target: np.ndarray) -> np.ndarray:

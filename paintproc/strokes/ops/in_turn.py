@@ -63,7 +63,7 @@ def lay_in_turn(
 ) -> LaidStrokes:
     """Lay `strokes`, in pixels, one after the other on `canvas` [H, W, 3].
 
-    Stroke i is judged by `aims[aim_of[i]]`; `aims` [A, H, W, 3].
+    Stroke i is judged by `aims[aim_of[i]]`; `aims` [A, H, W, 3]. ValueError where shapes do not fit.
     """
     return _lay(strokes, brushes, canvas, aims, aim_of, False)
 
@@ -76,6 +76,10 @@ def lay_alone(strokes: StrokeArrays, brushes: Brushes, canvas: np.ndarray, aim: 
 def _lay(
     strokes: StrokeArrays, brushes: Brushes, canvas: np.ndarray, aims: np.ndarray, aim_of: np.ndarray, alone: bool
 ) -> LaidStrokes:
+    if aims.shape[1:] != canvas.shape or len(aim_of) != len(strokes):
+        raise ValueError(
+            f"aims {aims.shape} and {len(aim_of)} of them do not fit {len(strokes)} strokes on {canvas.shape}"
+        )
     rows = strokes.packed
     reveal = np.ones(len(rows), np.float32)
     nodes, first, start, pairs = find_tiles(rows, reveal, canvas.shape[:2], SOFTNESS)

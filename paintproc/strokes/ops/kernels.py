@@ -444,7 +444,8 @@ def stroke_gradient(
 @kernel
 def composite(
     nodes, first, rows, reveal, brush_of, brush_shapes, brush_data, start, pairs,
-    canvas, target, weight, softness, mode, in_place, tile_begin, tile_end, picture, gradients, canvas_gradient, brush_sum,
+    canvas, target, weight, softness, mode, in_place, tile_begin, tile_end,
+    picture, gradients, canvas_gradient, brush_sum,
 ):  # fmt: skip
     """Draw tiles `tile_begin` to `tile_end` into `picture`; fill their rows of `gradients`.
 
