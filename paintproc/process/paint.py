@@ -6,7 +6,7 @@ canvas on the way is painted for its own sake. After each stage, strokes that di
 nearer to their own aim when they were laid are taken away; the stages to come have as many more.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import cv2
@@ -68,6 +68,20 @@ def paint(
     them. `device` is "cpu" or "cuda". Equal arguments give equal strokes. ValueError where shapes do not fit.
     """
     return run_paintings([painting(target, count, plan, scene, canvas, names, filler, seed, progress)], device)[0]
+
+
+def paint_batch(
+    targets: Sequence[np.ndarray],
+    count: int,
+    plan: Plan,
+    scenes: Sequence[Scene],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[Strokes]:
+    """`paint` of several pictures with their scenes, which a GPU paints at once; each as if it were painted alone."""
+    pairs = zip(targets, scenes, strict=True)
+    return run_paintings([painting(target, count, plan, scene, seed=seed) for target, scene in pairs], device)
 
 
 def painting(
