@@ -38,7 +38,8 @@ def figures(target: np.ndarray, plan: Plan, scene: Scene | None = None) -> dict[
     judged = judge(strokes, scene, target, plan.behind).as_json()
     widths = [width for stage, width in judged.pop("width").items()]
     times = judged.pop("stage_time")
-    whole = [value for stage, value in times.items() if stage not in ("ground", "highlights")]
+    short = {stage.name for stage in plan.stage if stage.role in ("ground", "lights")}
+    whole = [value for stage, value in times.items() if stage not in short]
     return {
         **judged,
         "cost_db": psnr(to_uint8(rasterize(free, size=target.shape[:2])), target) - judged["psnr"],

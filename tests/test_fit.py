@@ -7,7 +7,8 @@ from conftest import EXAMPLES
 from paintproc.media import load_picture
 from paintproc.metrics.frames import psnr
 from paintproc.process.clock import to_uint8
-from paintproc.strokes.fit import LEVELS, fit, walk_order
+from paintproc.strokes.births import walk_order
+from paintproc.strokes.fit import LEVELS, fit
 from paintproc.strokes.rasterize import rasterize
 
 # dB at 256 pixels and 500 strokes: measured when written, less 0.5

@@ -7,7 +7,7 @@ import pytest
 from conftest import EXAMPLES, ROOT
 
 import paintproc
-from paintproc.config.plan import HUMAN, read_plan
+from paintproc.config.plan import HUMAN, PREPARES, read_plan
 from paintproc.errors import InputError, UsageError
 from paintproc.media import load_picture
 from paintproc.metrics.frames import psnr
@@ -17,11 +17,18 @@ from paintproc.process.judge import judge
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
 from paintproc.strokes.fit import fit
+from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.in_turn import error_changes, lay_in_turn
-from paintproc.strokes.rasterize import Texture, pack, rasterize, squared_error_gradients
+from paintproc.strokes.rasterize import rasterize, squared_error_gradients
+from paintproc.strokes.values import Strokes
 
 PLAN = read_plan(HUMAN)
 BEHIND = PLAN.behind
+
+
+def of_stage(strokes: Strokes, *names: str) -> np.ndarray:
+    """Which strokes belong to a stage of one of these names [N]."""
+    return np.array([stage.name in names for stage in strokes.stages])[strokes.stage]
 
 
 @pytest.fixture(scope="module", params=["still-life", "self-portrait"])
@@ -51,7 +58,7 @@ def test_the_human_order_holds(painted):
 
 def test_the_figures_notice_a_wrong_order(painted):
     target, scene, strokes = painted
-    painted_part = strokes.stage > 1
+    painted_part = ~of_stage(strokes, "ground", "drawing")
     order = np.arange(len(strokes))
     order[painted_part] = order[painted_part][::-1]
     backwards = judge(strokes[order], scene, target, BEHIND)
@@ -70,14 +77,20 @@ def test_the_figures_notice_a_wrong_order(painted):
 def test_strokes_are_in_the_order_of_the_plan(painted):
     _, scene, strokes = painted
     assert len(strokes) <= 1200
-    assert strokes.stages == ("ground", "drawing", *(stage.name for stage in PLAN.stage))
+    assert strokes.stages == tuple(stage.stage for stage in PLAN.stage)
+    assert [stage.name for stage in strokes.stages] == [
+        "ground", "drawing", "block-in", "development", "detail", "highlights",
+    ]  # fmt: skip
     assert (np.diff(strokes.stage) >= 0).all()
-    for stage in (2, 3):
-        assert (np.diff(strokes.region[strokes.stage == stage]) >= 0).all()
+    assert set(strokes.stage) == set(range(6))
+    for name in ("block-in", "development"):
+        assert (np.diff(strokes.region[of_stage(strokes, name)]) >= 0).all()
     rank = np.argsort(np.argsort(scene.weight, kind="stable"))
-    assert (np.diff(rank[strokes.region[strokes.stage == 4]]) >= 0).all()
-    assert set(strokes.brush[strokes.stage == 1]) == {1}
-    assert set(strokes.brush[strokes.stage != 1]) == {0}
+    for name in ("detail", "highlights"):
+        assert (np.diff(rank[strokes.region[of_stage(strokes, name)]]) >= 0).all()
+    drawing = of_stage(strokes, "drawing")
+    assert set(strokes.brush[drawing]) == {1}
+    assert set(strokes.brush[~drawing]) == {0}
 
 
 def test_equal_arguments_give_equal_paintings(painting):
@@ -100,10 +113,11 @@ def test_any_size_and_number(shape, count):
 def test_a_begun_canvas_is_gone_on_from(painted):
     target, scene, strokes = painted
     unit = target.astype(np.float32) / 255
-    begun = rasterize(strokes[strokes.stage <= 3], size=target.shape[:2])
+    begun = rasterize(strokes[~of_stage(strokes, "detail", "highlights")], size=target.shape[:2])
     more = paint(unit, 800, PLAN, scene, canvas=begun)
-    assert set(np.array(more.stages)[more.stage]) <= {"block-in", "development", "detail", "highlights"}
-    assert (more.stage == 2).mean() < 0.05
+    assert len(more) <= 800
+    assert {more.stages[k].role for k in set(more.stage)}.isdisjoint(PREPARES)
+    assert of_stage(more, "block-in").mean() < 0.05
     assert psnr(to_uint8(rasterize(more, size=target.shape[:2])), target) > psnr(to_uint8(begun), target) + 2
 
 
@@ -128,11 +142,12 @@ def test_the_gradient_of_laying_is_that_of_one_stroke():
     strokes = random_strokes(6, seed=2, size=0.1, brushes=(ROUND, BRISTLES))
     random = np.random.default_rng(0)
     canvas, aim = random.random((2, 50, 60, 3)).astype(np.float32)
-    rows = lay_in_turn(pack(strokes, 60), Texture.of(strokes.brush, strokes.brushes), canvas, aim[None], np.zeros(6))
+    brushes = Brushes.gather(strokes.brush, strokes.brushes)
+    found = lay_in_turn(StrokeArrays.of(strokes, 60), brushes, canvas, aim[None], np.zeros(6, np.int32))
     for i in range(6):
         _, alone = squared_error_gradients(strokes[i : i + 1], canvas, aim)
-        assert rows[i, :6] * 60 == pytest.approx(alone.points.ravel(), rel=2e-3, abs=2e-2)
-        assert rows[i, 8:14] == pytest.approx(alone.color.ravel(), rel=2e-3, abs=2e-3)
+        assert found.points[i].ravel() * 60 == pytest.approx(alone.points.ravel(), rel=2e-3, abs=2e-2)
+        assert found.color[i].ravel() == pytest.approx(alone.color.ravel(), rel=2e-3, abs=2e-3)
         canvas = rasterize(strokes[i : i + 1], canvas)
 
 
@@ -141,7 +156,7 @@ def test_time_goes_to_long_strokes_new_colors_and_new_places(painted):
     costs = np.diff(stroke_ends(strokes), prepend=0)
     assert costs.sum() == pytest.approx(1)
     moved = np.concatenate([[False], (np.diff(strokes.region) != 0) & (np.diff(strokes.stage) == 0)])
-    detail = strokes.stage == 4
+    detail = of_stage(strokes, "detail")
     assert np.median(costs[moved & detail]) > 2 * np.median(costs[~moved & detail])
     ends = stage_ends(strokes)
     assert ends[0] == 0
@@ -162,11 +177,11 @@ def test_captions_name_what_was_painted(painted):
 def test_frames_at_stages_and_painting_time(painting):
     config = paintproc.GenerateConfig(strokes=120, frames_at="stage", painting_time=30, format=("scene", "sheet"))
     sequence = paintproc.generate(painting, config)
-    assert list(sequence.stages) == ["ground", "ground", "drawing", "block-in", "development", "detail", "highlights"]
+    assert list(sequence.stages) == ["blank", "ground", "drawing", "block-in", "development", "detail", "highlights"]
     assert sequence.seconds[-1] == 1800
     assert sequence.scene is not None
     assert sequence.info["method"] == "human"
-    assert sequence.info["plan"]["stage"][0]["name"] == "block-in"
+    assert [stage["name"] for stage in sequence.info["plan"]["stage"]] == list(sequence.stages[1:])
 
 
 def test_a_label_is_seen(tmp_path, painting):
@@ -188,7 +203,7 @@ def test_a_plan_can_be_edited(tmp_path, painting):
     path.write_text(text[: text.index('[[stage]]\nname = "detail"')].replace('"human"', '"loose"'))
     sequence = paintproc.generate(painting, paintproc.GenerateConfig(strokes=100, plan=str(path)))
     assert sequence.info["method"] == "loose"
-    assert sequence.strokes.stages == ("ground", "drawing", "block-in", "development")
+    assert [stage.name for stage in sequence.strokes.stages] == ["ground", "drawing", "block-in", "development"]
 
 
 BROKEN = {

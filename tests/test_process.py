@@ -9,12 +9,12 @@ from PIL import Image
 
 import paintproc
 from paintproc.errors import InputError
-from paintproc.process.captions import stages
+from paintproc.process.captions import BLANK_STAGE, stages
 from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint8
 from paintproc.process.folder import film_frames, film_length
 from paintproc.scene.values import Observation
 from paintproc.sequence import PaintingSequence
-from paintproc.strokes.fit import fit
+from paintproc.strokes.fit import LEVELS, fit
 from paintproc.strokes.rasterize import rasterize
 
 
@@ -62,7 +62,7 @@ def test_even_changes_are_even(strokes, painting):
 def test_the_ground_is_one_step(painting, count):
     strokes = paintproc.generate(painting, paintproc.GenerateConfig(strokes=200, num_frames=2)).strokes
     ends = stroke_ends(strokes)
-    ground = ends[np.array(strokes.stages)[strokes.stage] == "ground"].max()
+    ground = ends[np.array([stage.name == "ground" for stage in strokes.stages])[strokes.stage]].max()
     moments = even_changes(strokes, painting.shape[:2], count)
     assert (moments[1:-1] >= ground - 0.01).all()
     assert moments[1] < ground + 0.05
@@ -102,7 +102,8 @@ def test_strokes_grow(strokes, painting):
 
 def test_stages_follow_the_plan(strokes):
     found = stages(strokes, np.linspace(0, 1, 40))
-    order = ["ground", "block-in", "development", "detail"]
+    order = [BLANK_STAGE, *(level.name for level in LEVELS)]
+    assert found[0] == BLANK_STAGE == "blank"
     assert sorted(found, key=order.index) == found
     assert set(found) == set(order)
 

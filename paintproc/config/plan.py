@@ -101,6 +101,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, 10_000),
 }  # fmt: skip
 
+DEFAULTS: dict[str, dict[str, Any]] = {"ground": {"width": 0.12}, "drawing": {"length": 0.12}}
+"""What a stage of these roles has where a plan says nothing, other than `PlannedStage`."""
+
 
 def read_plan(name: str) -> Plan:
     """The plan `human`, or one from a TOML file.
@@ -117,15 +120,15 @@ def read_plan(name: str) -> Plan:
         raise InputError(f"The plan {name} cannot be read: {reason}.", f"Use {HUMAN}, {FREE} or a file.") from error
     except ValueError as error:
         raise InputError(f"The plan {name} is not TOML: {error}.") from error
+    tables = data.get("stage")
+    if not isinstance(tables, list) or not tables:
+        raise UsageError(f"The plan {name} has no [[stage]].")
     unknown = set(data) - {field.name for field in fields(Plan)}
     if unknown:
         raise UsageError(
             f"The plan {name} has the unknown table or value `{min(unknown)}`.",
             "It has name, blank, and one [[stage]] for each stage, ground and drawing included.",
         )
-    tables = data.get("stage")
-    if not isinstance(tables, list) or not tables:
-        raise UsageError(f"The plan {name} has no [[stage]].")
     stages = tuple(_read_stage(values, f"The plan {name}, stage {k + 1}") for k, values in enumerate(tables))
     blank = data.get("blank", BLANK)
     if not (isinstance(blank, list | tuple) and len(blank) == 3 and all(_number(v) and 0 <= v <= 1 for v in blank)):
@@ -157,12 +160,16 @@ def _read_stage(values: Any, where: str) -> PlannedStage:
             fits = _number(value) and low <= value <= high and not (whole and isinstance(value, float))
             wanted = f"a {'whole number' if whole else 'number'} from {low:g} to {high:g}"
         else:
-            fits, wanted = isinstance(value, str) and (bool(value) or key != "name"), "text"
+            fits = isinstance(value, str) and value.isprintable() and (bool(value.strip()) or key != "name")
+            wanted = "text in one line"
         if not fits:
             raise UsageError(f"{where}: `{key}` is {value!r}; it is {wanted}.")
     if "name" not in values:
         raise UsageError(f"{where}: it has no `name`.")
-    return PlannedStage(**values)
+    stage = PlannedStage(**DEFAULTS.get(values.get("role", ""), {}) | values)
+    if stage.role == "lights" and stage.aim != "picture":
+        raise UsageError(f"{where}: `aim` is {stage.aim!r}; lights aim at the picture.")
+    return stage
 
 
 def _number(value: Any) -> bool:

@@ -1,9 +1,11 @@
 """The first strokes: a wash over the blank canvas, and a drawing of the main contours."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from paintproc.config.plan import PlannedStage
+from paintproc.config.plan import PlannedStage, Stage
 from paintproc.scene.values import Scene
 from paintproc.strokes.ops.arrays import StrokeArrays
 
@@ -29,6 +31,12 @@ def wash(target: np.ndarray, ground: PlannedStage, random: np.random.Generator) 
 def wash_color(target: np.ndarray) -> np.ndarray:
     """The picture's median color, leaning to earth [3]."""
     return (0.75 * np.median(target.reshape(-1, 3), axis=0) + 0.25 * UMBER).astype(np.float32)
+
+
+def under_layers(target: np.ndarray, stages: Sequence[Stage], ground: np.ndarray) -> np.ndarray:
+    """What lies below the first layer: a begun canvas [H, W, 3], the wash's color [3], or the blank canvas [3]."""
+    washed = ground.ndim == 1 and any(stage.role == "ground" for stage in stages)
+    return wash_color(target) if washed else ground
 
 
 def draw_contours(

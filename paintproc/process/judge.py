@@ -9,8 +9,8 @@ import numpy as np
 from paintproc.config.plan import PREPARES
 from paintproc.metrics.frames import psnr
 from paintproc.process.captions import named_regions
-from paintproc.process.clock import canvases, stroke_ends, to_uint8
-from paintproc.process.drawing import wash_color
+from paintproc.process.clock import canvases, stroke_ends, to_uint8, worked_on
+from paintproc.process.drawing import under_layers
 from paintproc.scene.layers import find_layers
 from paintproc.scene.values import Scene
 from paintproc.strokes.ops.in_turn import error_changes
@@ -26,8 +26,8 @@ class Judgement:
     stage_time    part of painting time that each stage takes
     locality      in stages that paint regions from far to near, the part of a frame's squared change
                   that lies in the regions its caption names (mean over frames)
-    monotone      part of the frames after ground and drawing that are nearer to the finished picture
-                  than the frame before
+    monotone      part of the frames that are nearer to the finished picture than the frame before, of
+                  those between which nobody toned a ground or drew
     order         Spearman correlation of the time at which half of a region's error is gone with
                   its place from far to near; NaN with fewer than three regions
     width         median stroke width of each stage of painting (neither ground nor drawing), in canvas units
@@ -83,9 +83,12 @@ def _layered(strokes: Strokes) -> np.ndarray:
 
 
 def _begun(strokes: Strokes) -> float:
-    """When ground and drawing are done, as a part of painting time."""
-    early = _of_role(strokes, *PREPARES)
-    return float(stroke_ends(strokes)[early].max()) if early.any() else 0.0
+    """When painting begins, after ground and drawing, as a part of painting time; 1 where nothing is painted.
+
+    A drawing between stages of painting comes later.
+    """
+    painted = np.flatnonzero(~_of_role(strokes, *PREPARES))
+    return float(np.append(0.0, stroke_ends(strokes))[painted[0] if len(painted) else -1])
 
 
 def _locality(strokes: Strokes, scene: Scene, frames: list[np.ndarray], moments: np.ndarray) -> float:
@@ -99,9 +102,13 @@ def _locality(strokes: Strokes, scene: Scene, frames: list[np.ndarray], moments:
 
 
 def _monotone(strokes: Strokes, frames: list[np.ndarray], moments: np.ndarray, target: np.ndarray) -> float:
-    begun = _begun(strokes)
+    def painted(k: int) -> bool:
+        """Whether only stages of painting led from the frame before to frame k."""
+        spent = worked_on(strokes, float(moments[k - 1]), float(moments[k]))
+        return all(strokes.stages[stage].role not in PREPARES for stage, _ in spent)
+
     distances = [float(((frame.astype(float) - target) ** 2).mean()) for frame in frames]
-    nearer = [distances[k] < distances[k - 1] for k in range(1, len(frames)) if moments[k - 1] >= begun]
+    nearer = [distances[k] < distances[k - 1] for k in range(1, len(frames)) if painted(k)]
     return float(np.mean(nearer)) if nearer else float("nan")
 
 
@@ -130,7 +137,7 @@ def _order(strokes: Strokes, scene: Scene, target: np.ndarray) -> float:
 
 def _purposeful(strokes: Strokes, scene: Scene, target: np.ndarray, behind: float) -> float:
     unit = target.astype(np.float32) / 255
-    under = wash_color(unit) if strokes.ground.ndim == 1 else strokes.ground
+    under = under_layers(unit, strokes.stages, strokes.ground)
     layers = find_layers(unit, scene, under, behind)
     aims = np.stack([*(cv2.resize(layer, target.shape[1::-1]) for layer in layers), unit])
     aim_of = np.where(_layered(strokes), strokes.region, len(scene))

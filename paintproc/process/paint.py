@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from paintproc.config.plan import PREPARES, Plan, PlannedStage
-from paintproc.process.drawing import draw_contours, wash, wash_color
+from paintproc.process.drawing import draw_contours, under_layers, wash
 from paintproc.scene.layers import Filler, fill, find_layers
 from paintproc.scene.values import Scene
 from paintproc.strokes.births import Birthplaces, blur, shrink
@@ -97,8 +97,14 @@ def painting(
 ) -> Painting:
     """`paint` as a generator of descents, for `run_paintings`."""
     target = check_target(target, count)
-    under = wash_color(target) if canvas is None else canvas
-    painter = _Painter(target, count, plan, scene, find_layers(target, scene, under, plan.behind, filler), canvas, seed)
+    if canvas is not None and canvas.shape != target.shape:
+        raise ValueError(f"the canvas is {canvas.shape}, the target {target.shape}")
+    if scene.regions.shape != target.shape[:2]:
+        raise ValueError(f"the scene is {scene.regions.shape}, the target {target.shape}")
+    blank = np.array(plan.blank, np.float32)
+    ground = blank if canvas is None else np.clip(np.ascontiguousarray(canvas, np.float32), 0, 1)
+    layers = find_layers(target, scene, under_layers(target, plan.stage, ground), plan.behind, filler)
+    painter = _Painter(target, count, plan, scene, layers, ground, seed)
     efforts = np.cumsum([1e-9, *(0 if s.role in PREPARES else s.steps * s.scale**2 for s in plan.stage)])
     for number in range(len(plan.stage)):
         yield from painter.paint_stage(number)
@@ -116,13 +122,12 @@ class _Painter:
         plan: Plan,
         scene: Scene,
         layers: list[np.ndarray],
-        canvas: np.ndarray | None,
+        ground: np.ndarray,
         seed: int,
     ) -> None:
-        ground = np.array(plan.blank, np.float32) if canvas is None else np.ascontiguousarray(canvas, np.float32)
         self.work = Work(target, ground, plan.stage, count, seed, BRUSHES)
         self.scene, self.stages, self.layers = scene, plan.stage, layers
-        self.begun = canvas is not None
+        self.begun = ground.ndim == 3
         self.layered = np.array([stage.aim == "layers" for stage in plan.stage])
 
     def paint_stage(self, number: int) -> Iterator[Descent]:
