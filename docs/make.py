@@ -58,12 +58,12 @@ EXIT_CODES = """## Exit codes
 | 0 | done, also when standard output was closed early |
 | 1 | a bug of ours |
 | 2 | usage: impossible settings |
-| 3 | the one input is missing, damaged or of a wrong kind |
-| 4 | weights or an extra are missing |
+| 3 | the one input is missing, damaged or of a wrong kind; `synth`: no input can be read |
+| 4 | weights or an extra are missing, or ffmpeg cannot be started |
 | 5 | no such device, or out of memory |
 | 6 | some of several items failed; the rest is written, and `failures.jsonl` lists them |
 | 7 | the output cannot be written: it exists, is read-only, or the disk is full |
-| 75 | stopped by SIGTERM or SIGUSR1; run the same command again to go on |
+| 75 | stopped by SIGTERM, SIGUSR1 or SIGHUP, or at `--time-limit`; run the same command again to go on |
 | 130 | Ctrl-C |
 
 A setting comes from its option, else from its environment variable (`PAINTPROC_GENERATE_SIZE` for `--size` of

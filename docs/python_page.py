@@ -162,11 +162,11 @@ def descriptions(thing: Any) -> dict[str, str]:
         return {}
     from paintproc.config.settings import field_types
 
-    try:
-        return {name: text for name, (_, text) in field_types(thing).items()}
-    except ValueError:
-        names = [field.name for field in dataclasses.fields(thing)]
-        return texts_below(thing) | entries(inspect.getdoc(thing) or "", names)
+    names = [field.name for field in dataclasses.fields(thing)]
+    hints = typing.get_type_hints(thing, include_extras=True)
+    if all(typing.get_origin(hints[name]) is typing.Annotated for name in names):
+        return {name: setting.help for name, setting in field_types(thing).items()}
+    return texts_below(thing) | entries(inspect.getdoc(thing) or "", names)
 
 
 def texts_below(thing: type) -> dict[str, str]:

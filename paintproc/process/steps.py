@@ -39,7 +39,7 @@ def steps_sheet(sequence: PaintingSequence) -> np.ndarray:
     """A page that shows the painting step by step: uint8 sRGB [height, 1240, 3], height >= 1754.
 
     Each step has its number, stage, minutes of painting time, the canvas, its caption, and the
-    main colors of what was added since the step before, dark to light. A sequence whose frames
+    main colors of what changed since the step before, dark to light. A sequence whose frames
     all look like the blank canvas gives a page without steps. Equal sequences give equal pages.
     """
     steps = choose_steps(sequence)
