@@ -1,8 +1,14 @@
 """Distances between two pictures of one size, uint8 sRGB [H, W, 3] each."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
+
+STRIP = 256
+"""Pictures are compared so many rows at a time."""
+MARGIN = 5
+"""Half the window of `ssim`, and the border that does not count, in pixels."""
 
 
 def frame_distances(picture: np.ndarray, target: np.ndarray) -> dict[str, float]:
@@ -21,12 +27,12 @@ def frame_distances(picture: np.ndarray, target: np.ndarray) -> dict[str, float]
 
 def mse(picture: np.ndarray, target: np.ndarray) -> float:
     """Mean squared error over all pixels and channels."""
-    return float(np.mean((_unit(picture, target) - _unit(target, picture)) ** 2))
+    return sum(float((d.astype(np.int64) ** 2).sum()) for d in _differences(picture, target)) / (255**2 * picture.size)
 
 
 def l1(picture: np.ndarray, target: np.ndarray) -> float:
     """Mean absolute error over all pixels and channels."""
-    return float(np.mean(np.abs(_unit(picture, target) - _unit(target, picture))))
+    return sum(float(np.abs(d).sum(dtype=np.int64)) for d in _differences(picture, target)) / (255 * picture.size)
 
 
 def psnr(picture: np.ndarray, target: np.ndarray) -> float:
@@ -40,26 +46,45 @@ def ssim(picture: np.ndarray, target: np.ndarray) -> float:
     C1 = 0.01^2, C2 = 0.03^2, mean over pixels and channels. The picture is mirrored at its border.
     The 5 outermost rows and columns do not count, unless the picture has no others.
     """
+    _check(picture, target)
+    height, width = picture.shape[:2]
+    top, left = (MARGIN, MARGIN) if min(height, width) > 2 * MARGIN else (0, 0)
+    total = 0.0
+    for y in range(top, height - top, STRIP):
+        end = min(height - top, y + STRIP)
+        low, high = max(0, y - MARGIN), min(height, end + MARGIN)
+        rows = _similarity(picture[low:high], target[low:high])[y - low : end - low]
+        total += float(rows[:, left : width - left].sum())
+    return total / ((height - 2 * top) * (width - 2 * left) * 3)
+
+
+def _similarity(picture: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Structural similarity at each pixel and channel [H, W, 3]."""
     import cv2
 
     def blurred(values: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(values, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
+        return cv2.GaussianBlur(values, (2 * MARGIN + 1,) * 2, 1.5, borderType=cv2.BORDER_REFLECT)
 
-    x, y = _unit(picture, target), _unit(target, picture)
+    x, y = picture.astype(np.float64) / 255, target.astype(np.float64) / 255
     mean_x, mean_y = blurred(x), blurred(y)
     var_x, var_y = blurred(x * x) - mean_x**2, blurred(y * y) - mean_y**2
     covariance = blurred(x * y) - mean_x * mean_y
-    similarity = ((2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4)) / (
+    return ((2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4)) / (
         (mean_x**2 + mean_y**2 + 1e-4) * (var_x + var_y + 9e-4)
     )
-    inner = similarity[5:-5, 5:-5]
-    return float(np.mean(inner if inner.size else similarity))
 
 
-def _unit(picture: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`picture` scaled to [0, 1], float64. ValueError where it does not fit `other`."""
-    if picture.shape != other.shape:
-        raise ValueError(f"pictures of different shapes: {picture.shape} and {other.shape}")
-    if picture.dtype != np.uint8:
-        raise ValueError(f"pictures are uint8, got {picture.dtype}")
-    return picture.astype(np.float64) / 255
+def _differences(picture: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
+    """`picture` minus `target`, int16, strip by strip: large pictures need little memory."""
+    _check(picture, target)
+    for y in range(0, len(picture), STRIP):
+        yield picture[y : y + STRIP].astype(np.int16) - target[y : y + STRIP]
+
+
+def _check(picture: np.ndarray, target: np.ndarray) -> None:
+    """ValueError where the shapes differ or a picture is not uint8."""
+    if picture.shape != target.shape:
+        raise ValueError(f"pictures of different shapes: {picture.shape} and {target.shape}")
+    for one in (picture, target):
+        if one.dtype != np.uint8:
+            raise ValueError(f"pictures are uint8, got {one.dtype}")

@@ -12,6 +12,8 @@ from paintproc.strokes.values import Strokes
 
 BLANK_STAGE = "blank"
 """What stands in place of a stage for the first frame, before any stage."""
+LOOKED_AT = 1024
+"""Regions are named by at most so many rows and columns of the picture."""
 NAMED = 3
 """At most so many regions are named in one caption ..."""
 NAMED_TIME = 0.8
@@ -20,13 +22,17 @@ NAMED_TIME = 0.8
 
 def name_regions(picture: np.ndarray, scene: Scene) -> tuple[str, ...]:
     """A phrase for each region [R] of `picture`, uint8 sRGB: "the dark brown mass, lower left"."""
-    height, width = scene.regions.shape
-    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    every = -(-max(scene.regions.shape) // LOOKED_AT)
+    regions = scene.regions[::every, ::every]
+    height, width = regions.shape
+    lab = cv2.cvtColor(picture[::every, ::every].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     y, x = np.mgrid[:height, :width]
     area = scene.area()
     names: list[str] = []
     for k in range(len(scene)):
-        mask = scene.regions == k
+        mask = regions == k
+        if not mask.any():
+            mask = np.ones_like(mask)
         size = "expanse" if area[k] > 0.22 else "mass" if area[k] > 0.05 else "patch"
         spread = float(np.ptp(np.quantile(x[mask], [0.05, 0.95]))) / width
         place = _place(float(y[mask].mean()) / height, float(x[mask].mean()) / width, spread)

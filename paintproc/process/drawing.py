@@ -7,8 +7,11 @@ import numpy as np
 
 from paintproc.config.plan import PlannedStage, Stage
 from paintproc.scene.values import Scene
+from paintproc.strokes.births import shrink
 from paintproc.strokes.ops.arrays import StrokeArrays
 
+CONTOUR_SIDE = 512
+"""Contours are looked for in the picture at this size at most."""
 UMBER = np.array([0.62, 0.54, 0.43], np.float32)
 """What the wash leans to: an earth color, as grounds often are."""
 
@@ -47,18 +50,24 @@ def draw_contours(
     First the regions' borders, then, within them, those borders of parts along which the picture
     changes most. What runs along the frame is left out. Drawn region by region, far to near.
     """
-    side = max(target.shape[:2])
+    full = target.shape[1]
+    target = shrink(target, CONTOUR_SIDE / max(target.shape[:2]))
+    height, width = target.shape[:2]
+    regions, parts = (
+        cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST) for labels in (scene.regions, scene.parts)
+    )
+    side = max(height, width)
     gray = cv2.GaussianBlur(target.mean(2), (0, 0), 0.004 * side)
     edges = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     main, fine = [], []
     for k in range(1, len(scene)):
-        pieces = _contour_pieces(scene.regions >= k, scene.regions == k, drawing.length * side)
+        pieces = _contour_pieces(regions >= k, regions == k, drawing.length * side)
         main += [(_arc_length(piece), k, piece) for piece in pieces]
-    for part in range(int(scene.parts.max()) + 1):
-        own = scene.parts == part
+    for part in range(int(parts.max()) + 1):
+        own = parts == part
         if own.any():
-            k = int(scene.regions[own][0])
-            for piece in _contour_pieces(own, own & (scene.regions == k), drawing.length * side):
+            k = int(regions[own][0])
+            for piece in _contour_pieces(own, own & (regions == k), drawing.length * side):
                 strength = float(edges[piece[:, 1].astype(int), piece[:, 0].astype(int)].mean())
                 fine.append((strength, k, piece))
     chosen = sorted(main, key=lambda item: -item[0])[:count]
@@ -76,7 +85,7 @@ def draw_contours(
     strokes.radius[:] = radius, 0.7 * radius
     strokes.color[:] = dark
     strokes.alpha[:] = 0.85, 0.6
-    return strokes, np.array([k for _, k, _ in chosen], np.int32)
+    return strokes.scale(full / width), np.array([k for _, k, _ in chosen], np.int32)
 
 
 def _arc_length(piece: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from paintproc.config.generate import GenerateConfig
-from paintproc.config.plan import FREE, read_plan
+from paintproc.config.plan import FREE, Plan, read_plan
 from paintproc.config.settings import as_json
 from paintproc.errors import InputError
 from paintproc.media import Picture, PillowImage, load_picture, picture_from_image, picture_from_pixels, shrink_picture
@@ -24,6 +24,7 @@ from paintproc.scene.networks import (
     network_versions,
     observe,
 )
+from paintproc.scene.values import Scene
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.strokes.values import Strokes
@@ -56,20 +57,9 @@ def generate(
     begun = None if canvas is None else as_picture(canvas)
     target = picture.pixels
     height, width = target.shape[:2]
-    unit = target.astype(np.float32) / 255
-    start = None if begun is None else _at_size(begun.pixels, height, width)
-    count, device = config.stroke_count(height, width), stroke_device(config.device)
     networks = scene_networks(config) if networks is None else networks
     scene = find_scene(target, observe(target, networks)) if needs_scene(config) else None
-    if plan is None or scene is None:
-        strokes = fit(unit, count, canvas=start, seed=config.seed, device=device, progress=progress)
-    else:
-        names = name_regions(target, scene)
-        filler = choose_filler(networks)
-        strokes = paint(
-            unit, count, plan, scene,
-            canvas=start, names=names, filler=filler, seed=config.seed, device=device, progress=progress,
-        )  # fmt: skip
+    strokes = _paint(target, config, plan, scene, begun, networks, progress)
     moments = _moments(strokes, (height, width), config)
     frames = list(canvases(strokes, (height, width), moments))
     sentences = captions(strokes, moments)
@@ -97,6 +87,29 @@ def generate(
             "provenance": PROVENANCE,
         },
     )
+
+
+def _paint(
+    target: np.ndarray,
+    config: GenerateConfig,
+    plan: Plan | None,
+    scene: Scene | None,
+    begun: Picture | None,
+    networks: SceneNetworks,
+    progress: Callable[[float], None],
+) -> Strokes:
+    """Strokes for `target`, uint8 [H, W, 3]: under a plan and a scene, or in free order without them."""
+    height, width = target.shape[:2]
+    count, device = config.stroke_count(height, width), stroke_device(config.device)
+    unit = target.astype(np.float32) / 255
+    canvas = None if begun is None else _at_size(begun.pixels, height, width)
+    if plan is None or scene is None:
+        return fit(unit, count, canvas=canvas, seed=config.seed, device=device, progress=progress)
+    return paint(
+        unit, count, plan, scene,
+        canvas=canvas, names=name_regions(target, scene), filler=choose_filler(networks),
+        seed=config.seed, device=device, progress=progress,
+    )  # fmt: skip
 
 
 def _moments(strokes: Strokes, size: tuple[int, int], config: GenerateConfig) -> np.ndarray:

@@ -193,7 +193,8 @@ def enlarge(parts: np.ndarray, height: int, width: int) -> np.ndarray:
     for k in range(int(parts.max()) + 1):
         mask = cv2.resize((parts == k).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         stronger = mask > best
-        best[stronger], result[stronger] = mask[stronger], k
+        np.copyto(best, mask, where=stronger)
+        np.copyto(result, np.int32(k), where=stronger)
     return result
 
 
