@@ -290,7 +290,9 @@ def test_each_stroke_laid_alone_sees_the_canvas_as_it_was():
         after, alone = squared_error_gradients(strokes[i : i + 1], canvas, aim)
         assert found.points[i] * 60 == pytest.approx(alone.points[0], rel=2e-3, abs=2e-2)
         assert found.color[i] == pytest.approx(alone.color[0], rel=2e-3, abs=2e-3)
-        assert 2 * found.change[i] == pytest.approx(np.square(after - aim).sum() - np.square(canvas - aim).sum(), abs=1e-2)
+        assert 2 * found.change[i] == pytest.approx(
+            np.square(after - aim).sum() - np.square(canvas - aim).sum(), abs=1e-2
+        )
         # over black, a white stroke is its opacity
         white = replace(strokes[i : i + 1], color=np.ones((1, 2, 3)))
         opacity = rasterize(white, np.zeros_like(canvas))[..., 0]
