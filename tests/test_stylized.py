@@ -231,7 +231,7 @@ def test_the_last_steps_settle_the_strokes(target, monkeypatch):
     monkeypatch.setattr(stylized, "MOST_STEPS", 24)
     for finish in (1, 60):
         monkeypatch.setattr(stylized, "FINISH", finish)
-        grids = [Grid(small, np.ones_like(small), 2, MEDIA["oil"], np.random.default_rng(seed)) for seed in range(4)]
+        grids = [Grid(small, np.ones_like(small), 2, MEDIA["oil"], np.random.default_rng(seed)) for seed in range(8)]
         for grid in grids:
             grid.paint(4)
         errors.append(np.mean([np.abs(grid.draw() - small).mean() for grid in grids]))

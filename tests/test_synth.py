@@ -461,7 +461,9 @@ def test_overwriting_what_a_link_names(paintproc, tmp_path, inputs):
         assert (tmp_path / "link").is_symlink()
         assert [path.name for path in (tmp_path / "real").iterdir()] == ["data"]
         assert read_summary(tmp_path / "real" / "data")["settings"]["seed"] == seed
-    here = paintproc("synth", "strokes", "../in", "-o", ".", *SETTINGS, "--overwrite", cwd=tmp_path / "real" / "data")
+    here = paintproc(
+        "synth", "strokes", "../../in", "-o", ".", *SETTINGS, "--overwrite", cwd=tmp_path / "real" / "data"
+    )
     assert here.returncode == 7 and "current folder" in here.stderr
 
 

@@ -43,7 +43,7 @@ FINISHED = 0.1
 """Factor on the last of them."""
 RATE = 0.022
 """Optimizer step in sides of a cell, and in units of color and opacity; 0.002 in the paper's code."""
-MOMENTS = (0.5, 0.9)
+MOMENTS = (0.3, 0.9)
 """Decay of Adam's running means; the paper's code has RMSprop, with 0.99."""
 TRANSPORT_WEIGHT = 0.1
 """Weight of the transport loss against the mean absolute error over a cell."""
