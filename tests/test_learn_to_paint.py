@@ -1,6 +1,7 @@
 """The process of "Learning to Paint": its steps, its strokes, and that every step helps."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from test_rasterize import BRISTLES, ROUND, random_strokes
 
 from paintproc.config.plan import BLANK
 from paintproc.media import load_picture
-from paintproc.strokes.fit import draw, round_brush
+from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.in_turn import error_changes, lay_alone
-from paintproc.strokes.rasterize import Texture, pack, rasterize, squared_error_gradients
+from paintproc.strokes.rasterize import rasterize, squared_error_gradients
 from paintproc.strokes.values import Strokes
 from paintproc.synth.learn_to_paint import (
     ALPHA,
@@ -20,6 +21,7 @@ from paintproc.synth.learn_to_paint import (
     STAGES,
     View,
     choose,
+    draw,
     improve,
     learn_to_paint,
     plan_steps,
@@ -57,7 +59,11 @@ def strokes(painted) -> Strokes:
 @pytest.fixture
 def view(target) -> View:
     """The blank canvas and the patches."""
-    return set_up(target, np.zeros((0, 16), np.float32), 96, (DOWN, ACROSS))
+    return set_up(target, StrokeArrays.zeros(0), 96, (DOWN, ACROSS))
+
+
+def laid_alone(strokes: StrokeArrays, view: View):
+    return lay_alone(strokes, Brushes.round(len(strokes)), view.canvas, view.target)
 
 
 def squared_error(strokes: Strokes, target: np.ndarray) -> float:
@@ -77,7 +83,9 @@ def test_half_of_the_steps_are_over_the_whole_canvas(strokes, target):
     assert plan_steps(COUNT, *target.shape[:2]) == (STEPS, DOWN, ACROSS)
     assert len(strokes) == COUNT
     assert (strokes.stage == 0).sum() == STEPS * BUNDLE
-    assert strokes.stages == STAGES == ("whole canvas", "patches")
+    assert strokes.stages == STAGES
+    assert [stage.name for stage in STAGES] == ["whole canvas", "patches"]
+    assert STAGES[1].caption("the picture") == "work patch by patch on the picture"
     assert (np.diff(strokes.stage) >= 0).all()
     assert strokes.regions == ("the picture",)
     assert strokes.ground.tolist() == np.array(BLANK, np.float32).tolist()
@@ -133,7 +141,7 @@ def test_the_strokes_that_gain_most_come_first(painted, view, target):
 def test_the_best_candidates_are_taken_and_improved(view):
     random = np.random.default_rng(0)
     candidates, patch = propose(view, view.canvas, random)
-    as_born = recolor(candidates, lay_alone(candidates, round_brush(candidates), view.canvas, view.target))[1]
+    as_born = recolor(candidates, laid_alone(candidates, view))[1]
     most = [as_born[patch == k].max() for k in range(DOWN * ACROSS)]
     likely = np.concatenate([np.flatnonzero(patch == k)[np.argsort(-as_born[patch == k])[:KEPT]] for k in set(patch)])
     _, improved = improve(view, view.canvas, candidates[likely], patch[likely])
@@ -151,21 +159,20 @@ def test_the_best_candidates_are_taken_and_improved(view):
 def test_candidates_are_born_where_the_canvas_is_wrong(view):
     canvas = view.target.copy()
     canvas[:, 10:15] = 1 - canvas[:, 10:15]
-    rows, patch = propose(view, canvas, np.random.default_rng(0))
-    x = rows[patch % ACROSS == 0, 2]
+    candidates, patch = propose(view, canvas, np.random.default_rng(0))
+    x = candidates.points[patch % ACROSS == 0, 1, 0]
     assert ((x > 4) & (x < 21)).mean() > 0.95
     assert ((x > 8) & (x < 17)).mean() > 0.6
 
 
 def test_the_best_color_is_the_best(view):
-    rows, _ = propose(view, view.canvas, np.random.default_rng(0))
-    rows = rows[::100].copy()
-    better, gain = recolor(rows, lay_alone(rows, round_brush(rows), view.canvas, view.target))
-    assert np.array_equal(better[:, 8:11], better[:, 11:14])
+    candidates = propose(view, view.canvas, np.random.default_rng(0))[0][::100]
+    better, gain = recolor(candidates, laid_alone(candidates, view))
+    assert np.array_equal(better.color[:, 0], better.color[:, 1])
     for tint in (-0.02, 0.0, 0.02):
         tinted = better.copy()
-        tinted[:, 8:14] = np.clip(tinted[:, 8:14] + tint, 0, 1)
-        took = -2 * lay_alone(tinted, round_brush(rows), view.canvas, view.target)[:, 16]
+        tinted.color[:] = np.clip(tinted.color + tint, 0, 1)
+        took = -2 * laid_alone(tinted, view).change
         assert (took <= gain + 1e-3).all()
         assert (took == pytest.approx(gain, abs=1e-3)) == (tint == 0)
 
@@ -275,19 +282,18 @@ def test_bad_arguments_are_refused(target):
 
 
 def test_each_stroke_laid_alone_sees_the_canvas_as_it_was():
-    strokes = random_strokes(12, seed=2, size=0.1, brushes=(ROUND, BRISTLES))
+    strokes = replace(random_strokes(12, seed=2, size=0.1, brushes=(ROUND, BRISTLES)), aspect=60 / 50)
     random = np.random.default_rng(0)
     canvas, aim = random.random((2, 50, 60, 3)).astype(np.float32)
-    rows = lay_alone(pack(strokes, 60), Texture.of(strokes.brush, strokes.brushes), canvas, aim)
+    found = lay_alone(StrokeArrays.of(strokes, 60), Brushes.gather(strokes.brush, strokes.brushes), canvas, aim)
     for i in range(12):
         after, alone = squared_error_gradients(strokes[i : i + 1], canvas, aim)
-        assert rows[i, :6] * 60 == pytest.approx(alone.points.ravel(), rel=2e-3, abs=2e-2)
-        assert rows[i, 8:14] == pytest.approx(alone.color.ravel(), rel=2e-3, abs=2e-3)
-        assert 2 * rows[i, 16] == pytest.approx(np.square(after - aim).sum() - np.square(canvas - aim).sum(), abs=1e-2)
+        assert found.points[i] * 60 == pytest.approx(alone.points[0], rel=2e-3, abs=2e-2)
+        assert found.color[i] == pytest.approx(alone.color[0], rel=2e-3, abs=2e-3)
+        assert 2 * found.change[i] == pytest.approx(
+            np.square(after - aim).sum() - np.square(canvas - aim).sum(), abs=1e-2
+        )
         # over black, a white stroke is its opacity
-        white = Strokes(
-            points=strokes.points[i : i + 1], radius=strokes.radius[i : i + 1], color=np.ones((1, 2, 3)),
-            alpha=strokes.alpha[i : i + 1], brush=strokes.brush[i : i + 1], brushes=strokes.brushes,
-        )  # fmt: skip
+        white = replace(strokes[i : i + 1], color=np.ones((1, 2, 3)))
         opacity = rasterize(white, np.zeros_like(canvas))[..., 0]
-        assert rows[i, 17] == pytest.approx(np.square(opacity).sum(), rel=1e-3, abs=1e-3)
+        assert found.squared_opacity[i] == pytest.approx(np.square(opacity).sum(), rel=1e-3, abs=1e-3)

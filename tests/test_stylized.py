@@ -11,10 +11,11 @@ from paintproc.media import load_picture
 from paintproc.metrics.frames import mse
 from paintproc.process.clock import to_uint8
 from paintproc.strokes.brushes import check_brush, marker_brush, oil_brush
-from paintproc.strokes.rasterize import rasterize, run
+from paintproc.strokes.ops.cpu import composite
+from paintproc.strokes.rasterize import rasterize
 from paintproc.strokes.values import ROWS
 from paintproc.synth import stylized, transport
-from paintproc.synth.stylized import MEDIA, Grid, divide_strokes, draw_places, paint_stylized, shrink, texture_of
+from paintproc.synth.stylized import MEDIA, Grid, divide_strokes, draw_places, paint_stylized, shrink
 from paintproc.synth.transport import EPSILON, ITERATIONS, LEAST_MASS, SIDE, area_matrix, transport_distance
 from paintproc.synth.transport import transport_gradient as gradient_of_transport
 
@@ -115,8 +116,9 @@ def lone_light(target: np.ndarray, x: float) -> Grid:
     """A grid of one dark cell with one light stroke around `x`, in pixels, that has not been optimised."""
     grid = Grid(target, np.zeros_like(target), 1, MEDIA["marker"], np.random.default_rng(0))
     grid.begin_strokes(grid.canvas, 1)
-    grid.rows[0, :6] = x, 28, x, 32, x, 36
-    grid.rows[0, 6:8], grid.rows[0, 8:14], grid.rows[0, 14:] = 6, 1, 0.9
+    strokes = grid.strokes
+    strokes.points[0] = [[x, 28], [x, 32], [x, 36]]
+    strokes.radius[:], strokes.color[:], strokes.alpha[:] = 6, 1, 0.9
     return grid
 
 
@@ -130,7 +132,7 @@ def test_transport_moves_a_stroke_where_the_pixels_do_not(here, there, monkeypat
         monkeypatch.setattr(stylized, "TRANSPORT_WEIGHT", weight)
         # the pixel loss has a slope from the raster, which is nothing in the mean over a pixel
         grids = [lone_light(target, here + part) for part in (np.arange(32) + 0.5) / 32]
-        pulls[weight] = -np.mean([grid.gradient(grid.draw())[0, 0:6:2].sum() for grid in grids])
+        pulls[weight] = -np.mean([grid.side * grid.gradient(grid.draw()).points[0, :, 0].sum() for grid in grids])
     with_transport, without = pulls.values()
     assert with_transport * np.sign(there - here) > 0.01
     assert abs(without) < 0.1 * abs(with_transport)
@@ -155,16 +157,19 @@ def test_the_gradient_of_the_whole_loss_by_finite_differences(target, monkeypatc
     )
     monkeypatch.setattr(grid, "random", type("Zero", (), {"integers": lambda self, most: 0})())
     monkeypatch.setattr(grid, "tie", lambda slopes: slopes)
-    slopes, rows = grid.gradient(grid.draw()), grid.rows.copy()
-    slopes[:, :8] /= grid.side
-    for direction in np.random.default_rng(2).normal(size=(6, *rows.shape)).astype(np.float32):
-        direction[:, 8:] *= 0.02
+    names, random = {"points": 1.0, "radius": 1.0, "color": 0.02, "alpha": 0.02}, np.random.default_rng(2)
+    slopes, before = grid.gradient(grid.draw()), grid.strokes.copy()
+    for _ in range(6):
+        ways = {name: part * random.normal(size=getattr(before, name).shape) for name, part in names.items()}
+        products = np.concatenate([(getattr(slopes, name) * way).ravel() for name, way in ways.items()])
         values = []
         for sign in (1, -1):
-            grid.rows = rows + sign * np.float32(0.003) * direction
+            grid.strokes = before.copy()
+            for name, way in ways.items():
+                getattr(grid.strokes, name)[:] += sign * 0.003 * way
             values.append(loss_of(grid))
-        size = float(np.linalg.norm(slopes * direction))
-        assert (values[0] - values[1]) / 0.006 == pytest.approx((slopes * direction).sum(), abs=0.1 * size)
+        size = float(np.linalg.norm(products))
+        assert (values[0] - values[1]) / 0.006 == pytest.approx(products.sum(), abs=0.1 * size)
 
 
 @pytest.mark.parametrize("brush", MEDIA)
@@ -173,7 +178,7 @@ def test_one_stroke_of_every_cell_then_the_next(target, brush, few_steps):
         small = shrink(target, cells)
         grid = Grid(small, np.ones_like(small), cells, MEDIA[brush], np.random.default_rng(cells))
         grid.paint(3)
-        curve = grid.rows[:, :6].reshape(-1, 3, 2)
+        curve = grid.strokes.points
         middle = (curve[:, 0] + 2 * curve[:, 1] + curve[:, 2]) / 4 / [grid.width, grid.height]
         assert len(middle) == 3 * cells**2
         column, row = np.floor(middle).astype(int).T
@@ -192,7 +197,7 @@ def test_every_cell_begins_as_many_strokes(target, per_cell, few_steps):
     small = shrink(target, 2)
     grid = Grid(small, np.ones_like(small), 2, MEDIA["oil"], np.random.default_rng(0))
     grid.paint(per_cell)
-    assert len(grid.rows) == 4 * per_cell
+    assert len(grid.strokes) == 4 * per_cell
 
 
 def test_places_are_drawn_where_the_error_is():
@@ -213,10 +218,11 @@ def test_a_stroke_begins_with_the_color_of_its_place_along_the_contours():
     target[:, ::2], target[:, 32:, 0] = [0, 0.5, 0.5], 1
     grid = Grid(target, np.ones_like(target), 2, MEDIA["oil"], np.random.default_rng(0))
     grid.begin_strokes(grid.canvas, 10)
-    column, row = grid.rows[:, 2:4].astype(int).T
-    assert np.array_equal(grid.rows[:, 8:11], target[row, column])
-    assert np.array_equal(grid.rows[:, 11:14], target[row, column])
-    along = np.abs(grid.rows[:, 4:6] - grid.rows[:, 0:2])
+    start, control, end = grid.strokes.points.transpose(1, 0, 2)
+    column, row = control.astype(int).T
+    for color in grid.strokes.color.transpose(1, 0, 2):
+        assert np.array_equal(color, target[row, column])
+    along = np.abs(end - start)
     assert np.median(along[:, 1] / along[:, 0]) > 3
 
 
@@ -225,7 +231,7 @@ def test_the_last_steps_settle_the_strokes(target, monkeypatch):
     monkeypatch.setattr(stylized, "MOST_STEPS", 24)
     for finish in (1, 60):
         monkeypatch.setattr(stylized, "FINISH", finish)
-        grids = [Grid(small, np.ones_like(small), 2, MEDIA["oil"], np.random.default_rng(seed)) for seed in range(4)]
+        grids = [Grid(small, np.ones_like(small), 2, MEDIA["oil"], np.random.default_rng(seed)) for seed in range(8)]
         for grid in grids:
             grid.paint(4)
         errors.append(np.mean([np.abs(grid.draw() - small).mean() for grid in grids]))
@@ -258,7 +264,9 @@ def test_how_strokes_are_divided(count, size, grids, per_cell):
 def test_ranges_of_the_strokes(painted, target, brush):
     strokes = painted[brush]
     assert 0.5 * COUNT < len(strokes) <= divide_strokes(COUNT, *target.shape[:2])[1] * 55
-    assert strokes.stages == tuple(f"grid {number}" for number in (1, 2, 3, 4, 5))
+    assert [stage.name for stage in strokes.stages] == [f"grid {number}" for number in (1, 2, 3, 4, 5)]
+    said = [stage.caption("the picture") for stage in strokes.stages[:2]]
+    assert said == ["lay in the picture", "paint, in 2 by 2 cells, the picture"]
     assert (np.diff(strokes.stage) >= 0).all()
     assert strokes.regions == ("the picture",)
     assert not strokes.region.any()
@@ -321,14 +329,14 @@ def test_useless_strokes_are_left_out(target, few_steps):
     small = shrink(target, 2)
     grid = Grid(small, np.ones_like(small), 2, MEDIA["oil"], np.random.default_rng(0))
     grid.paint(4)
-    grid.rows[3, 6:8] = 0.024 * grid.side
-    grid.rows[-1, 8:14] = 1 - grid.rows[-1, 8:14].round()
+    grid.strokes.radius[3] = 0.024 * grid.side
+    grid.strokes.color[-1] = 1 - grid.strokes.color[-1].round()
     useful = grid.find_useful()
     assert not useful[[3, -1]].any()
     assert useful.any()
     errors = []
     for kept in (np.arange(len(useful)) != 3, useful):
-        picture = run(grid.rows[kept], texture_of(kept.sum(), grid.medium), grid.canvas)[0]
+        picture = composite(grid.strokes[kept], grid.medium.brushes(kept.sum()), grid.canvas).picture
         errors.append(((picture - small) ** 2).sum())
     assert errors[1] < errors[0]
 
@@ -339,8 +347,9 @@ def test_what_spoils_the_canvas_for_a_small_gain_is_left_out(under, stays):
     target = np.full((64, 64, 3), 0.5 * 0.9 + 0.1 * under, np.float32)
     grid = Grid(target, np.full_like(target, 0.3), 1, MEDIA["marker"], np.random.default_rng(0))
     grid.begin_strokes(grid.canvas, 2)
-    grid.rows[:, :6], grid.rows[:, 6:8] = [20, 32, 32, 32, 44, 32], [[8], [14]]
-    grid.rows[0, 8:14], grid.rows[1, 8:14], grid.rows[:, 14:] = under, 0.5, 0.9
+    strokes = grid.strokes
+    strokes.points[:], strokes.radius[:] = [[20, 32], [32, 32], [44, 32]], [[8], [14]]
+    strokes.color[0], strokes.color[1], strokes.alpha[:] = under, 0.5, 0.9
     assert grid.find_useful().tolist() == [stays, True]
 
 

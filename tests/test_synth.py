@@ -18,6 +18,7 @@ from paintproc.dataset import Dataset, read_inputs, read_summary
 from paintproc.errors import OutputError, UsageError
 from paintproc.jobs import Outcome
 from paintproc.media import Picture, picture_from_pixels
+from paintproc.process.captions import BLANK_STAGE
 from paintproc.process.clock import visible_change
 from paintproc.synth.sequences import make_sequence, methods, sequence_id, shape_picture
 from paintproc.synth.sources import find_sources
@@ -64,6 +65,10 @@ def test_a_method_paints_the_picture(picture, method, sampling):
     assert made.strokes is not None and len(made.strokes) <= 60
     assert np.abs(last - picture.pixels).mean() < 40
     assert (made.info["method"], made.info["seed"], made.info["strokes"]) == (method, 0, len(made.strokes))
+    named = {stage.name for stage in made.strokes.stages}
+    assert made.stages[0] == BLANK_STAGE and set(made.stages[1:]) <= named
+    # each stage says in its own words what was done, not its name alone
+    assert not [caption for caption in made.captions if caption.partition(":")[0] in named]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,6 +98,9 @@ def test_layers_place_the_picture(picture, order, render):
     else:
         assert errors[-1] < 0.2 * errors[0] and 0 < len(made.strokes) <= 80
     assert made.progress[0] == 0 and made.progress[-1] == 1 and (np.diff(made.progress) > 0).all()
+    assert made.stages[0] == BLANK_STAGE and len(set(made.stages[1:])) == 1
+    verb = {"paste": "place the ", "strokes": "paint the "}[render]
+    assert made.captions[0] == "the blank canvas" and all(caption.startswith(verb) for caption in made.captions[1:])
 
 
 def test_what_is_placed_near_to_far_stays(picture):
@@ -453,7 +461,9 @@ def test_overwriting_what_a_link_names(paintproc, tmp_path, inputs):
         assert (tmp_path / "link").is_symlink()
         assert [path.name for path in (tmp_path / "real").iterdir()] == ["data"]
         assert read_summary(tmp_path / "real" / "data")["settings"]["seed"] == seed
-    here = paintproc("synth", "strokes", "../in", "-o", ".", *SETTINGS, "--overwrite", cwd=tmp_path / "real" / "data")
+    here = paintproc(
+        "synth", "strokes", "../../in", "-o", ".", *SETTINGS, "--overwrite", cwd=tmp_path / "real" / "data"
+    )
     assert here.returncode == 7 and "current folder" in here.stderr
 
 

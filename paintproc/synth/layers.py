@@ -11,12 +11,13 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from paintproc.config.plan import BLANK
+from paintproc.config.plan import BLANK, Stage
 from paintproc.scene.layers import Filler, fill, find_layers
 from paintproc.scene.values import Scene
 from paintproc.strokes.fit import LEVELS, fit
+from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.in_turn import error_changes, lay_alone
-from paintproc.strokes.rasterize import Texture, pack, rasterize
+from paintproc.strokes.rasterize import rasterize
 from paintproc.strokes.values import Strokes, concatenate
 
 Order = Literal["near-to-far", "far-to-near"]
@@ -25,8 +26,8 @@ BEHIND = 0.1
 """How far a region runs on under what is nearer, in canvas units, where the farthest comes first."""
 BORDER = 0.01
 """Half the width of the border between regions in which their colors mix, in canvas units."""
-SEGMENTS = "segments"
-"""The stage of all strokes of a painted segment."""
+SEGMENTS = Stage("segments", verb="paint")
+"""The one stage of such a sequence."""
 OUTSIDE = 0.3
 """The part of a stroke that may lie outside its segment."""
 SPILL = 0.004
@@ -98,12 +99,13 @@ def paint_segments(
     names: tuple[str, ...],
     *,
     seed: int = 0,
+    device: str = "cpu",
     progress: Callable[[float], None] = lambda done: None,
 ) -> Strokes:
     """Strokes that lead from each of `canvases` to the next, at most `count` in all.
 
     A segment gets strokes by the root of its area. They are fitted to what it adds alone: beside it the canvas is to
-    stay what it is.
+    stay what it is. `device` is "cpu" or "cuda".
     """
     height, width = canvases[0].shape[:2]
     spill = 2 * max(1, round(SPILL * max(height, width))) + 1
@@ -116,7 +118,7 @@ def paint_segments(
         top, bottom, left, right = _box(own, 32)
         box = slice(top, bottom), slice(left, right)
         wanted = np.where(own[..., None], aim, canvas)
-        strokes = _paint_segment(wanted[box], share, canvas[box], own[box], seed + number)
+        strokes = _paint_segment(wanted[box], share, canvas[box], own[box], seed + number, device)
         strokes = _moved(strokes, (left, top), (bottom - top, right - left), (height, width))
         facts: dict[str, Any] = {"stages": (SEGMENTS,), "regions": names, "ground": np.array(BLANK, np.float32)}
         facts["stage"] = np.zeros(len(strokes), np.int32)
@@ -127,18 +129,21 @@ def paint_segments(
     return concatenate(parts)
 
 
-def _paint_segment(target: np.ndarray, count: int, canvas: np.ndarray, own: np.ndarray, seed: int) -> Strokes:
+def _paint_segment(
+    target: np.ndarray, count: int, canvas: np.ndarray, own: np.ndarray, seed: int, device: str
+) -> Strokes:
     """Strokes from `canvas` to `target`, which differ in `own` [H, W] alone.
 
     Each brings the canvas nearer to the target when it is laid, and lies mostly in `own`: broad strokes that cover
     what is there already, for finer ones to mend, are left out, and as many fine ones take their place.
     """
     target, canvas = np.ascontiguousarray(target), np.ascontiguousarray(canvas)
-    strokes = fit(target, count, canvas=canvas, seed=seed)
+    strokes = fit(target, count, canvas=canvas, seed=seed, device=device)
     helped = error_changes(strokes, canvas, target[None], np.zeros(len(strokes), np.int32)) < 0
     helped &= share_inside(strokes, own) > 1 - OUTSIDE
     broad = replace(strokes[helped], stage=np.zeros(helped.sum(), np.int32), stages=(SEGMENTS,))
-    fine = fit(target, int((~helped).sum()), canvas=rasterize(broad, canvas), levels=LEVELS[-1:], seed=seed)
+    begun, left = rasterize(broad, canvas), int((~helped).sum())
+    fine = fit(target, left, canvas=begun, levels=LEVELS[-1:], seed=seed, device=device)
     return concatenate([broad, replace(fine, stages=(SEGMENTS,))])
 
 
@@ -148,12 +153,12 @@ def share_inside(strokes: Strokes, mask: np.ndarray) -> np.ndarray:
     White strokes on a black canvas: with opacity a and a mask m as aim the squared error changes by the sum of
     a^2 - 2 a m in every channel, so two aims give the sum of a m.
     """
-    rows = pack(strokes, max(mask.shape))
-    rows[:, 8:14] = 1
+    arrays = StrokeArrays.of(strokes, max(mask.shape))
+    arrays.color[:] = 1
     black = np.zeros((*mask.shape, 3), np.float32)
     white, inside = np.ones_like(black), np.repeat(mask[..., None].astype(np.float32), 3, 2)
-    texture = Texture.of(strokes.brush, strokes.brushes)
-    squares, all_over, within = (lay_alone(rows, texture, black, aim)[:, 16] for aim in (black, white, inside))
+    brushes = Brushes.gather(strokes.brush, strokes.brushes)
+    squares, all_over, within = (lay_alone(arrays, brushes, black, aim).change for aim in (black, white, inside))
     return (squares - within) / np.maximum(squares - all_over, 1e-6)
 
 

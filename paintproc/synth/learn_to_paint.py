@@ -14,14 +14,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paintproc.config.plan import BLANK
-from paintproc.strokes.fit import Adam, blur, check_target, contour_direction, draw, round_brush, shrink
-from paintproc.strokes.ops import kernels
-from paintproc.strokes.ops.in_turn import lay_alone, lay_in_turn
-from paintproc.strokes.rasterize import run, unpack
+from paintproc.config.plan import BLANK, Stage
+from paintproc.strokes.births import blur, contour_direction, shrink
+from paintproc.strokes.fit import check_target
+from paintproc.strokes.ops.arrays import Brushes, StrokeArrays, join
+from paintproc.strokes.ops.cpu import composite
+from paintproc.strokes.ops.in_turn import LaidStrokes, lay_alone, lay_in_turn
+from paintproc.strokes.optimize import LARGEST_RADIUS, LENGTH_COUNT, SMALLEST_RADIUS, Adam, Bounds
 from paintproc.strokes.values import Strokes
 
-STAGES = ("whole canvas", "patches")
+STAGES = (
+    Stage("whole canvas", verb="lay transparent strokes all over"),
+    Stage("patches", verb="work patch by patch on"),
+)
 """The two halves of the work."""
 BUNDLE = 5
 """Strokes a step lays on the canvas, or in every patch: the paper's action bundle (section 3.2)."""
@@ -41,16 +46,11 @@ IDLE = 2
 """After so many steps in a row that found nothing a half ends."""
 ALPHA = (0.15, 0.85)
 """Range of opacity: every stroke lets something through."""
-LARGEST_RADIUS = 0.25
-"""Against the longer side of the canvas, or of the patch."""
-SMALLEST_RADIUS = 0.6
-"""In pixels of the picture at work."""
 REACH = 0.5
 """How far the points of a stroke may lie outside its patch, against the patch's longer side."""
 WHOLE_SIDE, PATCH_SIDE = 128, 256
-"""Longer side in pixels of the picture in which strokes are searched, in the two halves."""
-FINER_COUNT = 500
-"""With more strokes than this the patches are searched at higher resolution, by the fourth root."""
+"""Longer side in pixels of the picture in which strokes are searched, in the two halves; with more than
+`LENGTH_COUNT` strokes the second is larger, by the fourth root."""
 POLISH_SIDE = 512
 """The same, where the strokes of a step are improved together."""
 SIZES = (0.2, 0.12, 0.07, 0.04, 0.024, 0.014)
@@ -72,7 +72,9 @@ POLISHES = 48
 MOVE = 0.4
 """Optimizer step for points against a stroke's radius; half of it for radii."""
 TINT = 0.04
-"""Optimizer step for opacity and, where strokes are improved together, half of it for color."""
+"""Optimizer step for opacity; where strokes are improved together, half of it for color."""
+NEAR = 0.5
+"""Factor on the steps of strokes that are improved together: they are near to where they should be."""
 SETTLED = 0.3
 """The last optimizer steps against the first."""
 LEAST_GAIN = 1e-4
@@ -94,9 +96,9 @@ def learn_to_paint(
     height, width = target.shape[:2]
     steps, down, across = plan_steps(count, height, width)
     random = np.random.Generator(np.random.Philox(seed))
-    laid = np.zeros((0, kernels.COLUMNS), np.float32)
+    laid = StrokeArrays.zeros(0)
     counts = []
-    finer = max(1.0, (count / FINER_COUNT) ** 0.25)
+    finer = max(1.0, (count / LENGTH_COUNT) ** 0.25)
     halves = (WHOLE_SIDE, (1, 1), steps), (round(PATCH_SIDE * finer), (down, across), (1 + EXTRA_STEPS) * steps)
     for side, grid, most in halves:
         search, finish = (set_up(target, laid, longer, grid) for longer in (side, POLISH_SIDE))
@@ -107,16 +109,16 @@ def learn_to_paint(
             asked = min(count - len(laid), BUNDLE * len(search.patches))
             found = paint_step(search, finish, asked, random)
             idle = 0 if len(found) else idle + 1
-            laid = np.concatenate([laid, found])
+            laid = join([laid, found])
             if len(found) < ENOUGH * asked and search.longer < finish.longer:
                 # what is still wrong is finer than the search can see
                 search = set_up(target, laid, round(FINER * search.longer), grid)
             progress(len(laid) / count)
         counts.append(len(laid) - before)
     progress(1.0)
-    arrays: dict[str, Any] = unpack(laid, 1)
+    fields: dict[str, Any] = laid.as_fields(1)
     return Strokes(
-        **arrays,
+        **fields,
         stage=np.repeat(np.arange(len(STAGES)), counts),
         stages=STAGES,
         regions=("the picture",),
@@ -139,8 +141,8 @@ def plan_steps(count: int, height: int, width: int) -> tuple[int, int, int]:
         most //= 2
 
 
-def set_up(target: np.ndarray, laid: np.ndarray, side: int, grid: tuple[int, int]) -> "View":
-    """A view of at most `side` pixels, with the strokes `laid` so far (rows in canvas units) on its canvas."""
+def set_up(target: np.ndarray, laid: StrokeArrays, side: int, grid: tuple[int, int]) -> "View":
+    """A view of at most `side` pixels, with the strokes `laid` so far, in canvas units, on its canvas."""
     height, width = target.shape[:2]
     small = shrink(target, side / max(height, width))
     longer = max(small.shape[:2])
@@ -153,46 +155,46 @@ def set_up(target: np.ndarray, laid: np.ndarray, side: int, grid: tuple[int, int
     angles = [contour_direction(blur(small, size / 2), size) for size in sizes]
     canvas = np.ascontiguousarray(np.broadcast_to(np.array(BLANK, np.float32), small.shape))
     view = View(small, canvas, patches.astype(np.float32), unit, sizes, angles, float(longer))
-    view.canvas = draw(scaled(laid, view.longer), canvas)
+    view.canvas = draw(laid.copy().scale(view.longer), canvas)
     return view
 
 
-def paint_step(search: "View", finish: "View", most: int, random: np.random.Generator) -> np.ndarray:
-    """Lay five strokes in every patch, together at most `most`: rows in canvas units, in painting order.
+def paint_step(search: "View", finish: "View", most: int, random: np.random.Generator) -> StrokeArrays:
+    """Lay five strokes in every patch, together at most `most`: in canvas units, in painting order.
 
     Strokes are searched in one view and improved together in the other; both canvases get them.
     """
-    rows, patch, gain = choose(search, random)
-    if len(rows) > most:
+    strokes, patch, gain = choose(search, random)
+    if len(strokes) > most:
         best = np.sort(np.argsort(-gain, kind="stable")[:most])
-        rows, patch = rows[best], patch[best]
-    if len(rows):
-        rows = scaled(rows, finish.longer / search.longer)
-        rows = without_harm(finish, polish(finish, rows, patch))
-        finish.canvas = draw(rows, finish.canvas)
-        rows = scaled(rows, 1 / finish.longer)
-        search.canvas = draw(scaled(rows, search.longer), search.canvas)
-    return rows
+        strokes, patch = strokes[best], patch[best]
+    if len(strokes):
+        strokes.scale(finish.longer / search.longer)
+        strokes = without_harm(finish, polish(finish, strokes, patch))
+        finish.canvas = draw(strokes, finish.canvas)
+        strokes.scale(1 / finish.longer)
+        search.canvas = draw(strokes.copy().scale(search.longer), search.canvas)
+    return strokes
 
 
-def choose(view: "View", random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Up to five strokes for every patch: rows [N, 16], their patches [N] and what they gain [N].
+def choose(view: "View", random: np.random.Generator) -> tuple[StrokeArrays, np.ndarray, np.ndarray]:
+    """Up to five strokes for every patch: the strokes [N], their patches [N] and what they gain [N].
 
     In painting order: first the stroke that gains most in each patch, patches row by row; then,
     on the canvas with those, the second of each patch, and so on.
     """
     canvas, found = view.canvas, []
     for _ in range(BUNDLE):
-        rows, patch = propose(view, canvas, random)
-        rows, gain = recolor(rows, lay_alone(rows, round_brush(rows), canvas, view.target))
+        strokes, patch = propose(view, canvas, random)
+        strokes, gain = recolor(strokes, lay_alone(strokes, Brushes.round(len(strokes)), canvas, view.target))
         best = np.flatnonzero(rank_in_patch(patch, gain) < KEPT)
-        rows, patch = rows[best], patch[best]
-        rows, gain = improve(view, canvas, rows, patch)
+        strokes, patch = strokes[best], patch[best]
+        strokes, gain = improve(view, canvas, strokes, patch)
         best = np.flatnonzero((rank_in_patch(patch, gain) == 0) & (gain > LEAST_GAIN))
-        found.append((rows[best], patch[best], gain[best]))
-        canvas = draw(rows[best], canvas)
-    rows, patch, gain = zip(*found, strict=True)
-    return np.concatenate(rows), np.concatenate(patch), np.concatenate(gain)
+        found.append((strokes[best], patch[best], gain[best]))
+        canvas = draw(strokes[best], canvas)
+    chosen, patches, gains = zip(*found, strict=True)
+    return join(list(chosen)), np.concatenate(patches), np.concatenate(gains)
 
 
 def rank_in_patch(patch: np.ndarray, gain: np.ndarray) -> np.ndarray:
@@ -203,8 +205,8 @@ def rank_in_patch(patch: np.ndarray, gain: np.ndarray) -> np.ndarray:
     return rank
 
 
-def propose(view: "View", canvas: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates, patch by patch: rows [N, 16] and their patches [N]; as many of each size in each.
+def propose(view: "View", canvas: np.ndarray, random: np.random.Generator) -> tuple[StrokeArrays, np.ndarray]:
+    """Candidates [N], patch by patch, and their patches [N]; as many of each size in each.
 
     Places are drawn with the square of the blurred error as density; directions are those in
     which the target changes least. Colors are found later.
@@ -223,19 +225,18 @@ def propose(view: "View", canvas: np.ndarray, random: np.random.Generator) -> tu
         radius = size * random.uniform(*RADII, len(patch))
         half = radius * random.uniform(*HALF_LENGTHS, len(patch))
         along = np.stack([np.cos(angle), np.sin(angle)], 1) * half[:, None]
-        rows = np.empty((len(patch), kernels.COLUMNS), np.float32)
-        rows[:, :6] = np.concatenate([center - along, center, center + along], 1)
-        rows[:, 6:8] = radius[:, None]
-        rows[:, 8:14] = np.tile(view.target[y, x], (1, 2))
-        rows[:, 14:] = FIRST_ALPHA
-        parts.append(rows)
+        strokes = StrokeArrays.empty(len(patch))
+        strokes.points[:] = np.stack([center - along, center, center + along], 1)
+        strokes.radius[:] = radius[:, None]
+        strokes.color[:] = view.target[y, x][:, None]
+        strokes.alpha[:] = FIRST_ALPHA
+        parts.append(strokes)
     patch = np.tile(patch, len(parts))
     turn = np.argsort(patch, kind="stable")
-    rows, patch = np.concatenate(parts)[turn], patch[turn]
-    _, low, high = limits(view, rows, patch)
-    rows = np.clip(rows, low, high)
-    hold(rows, view.patches[patch])
-    return rows, patch
+    strokes, patch = join(parts)[turn], patch[turn]
+    strokes = find_bounds(view, strokes, patch).clip(strokes)
+    hold(strokes, view.patches[patch])
+    return strokes, patch
 
 
 def draw_places(density: np.ndarray, box: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -249,115 +250,118 @@ def draw_places(density: np.ndarray, box: np.ndarray, random: np.random.Generato
     return np.stack([x + left, y + top], 1) + random.random((PROPOSED, 2))
 
 
-def recolor(rows: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def recolor(strokes: StrokeArrays, found: LaidStrokes) -> tuple[StrokeArrays, np.ndarray]:
     """The strokes in the color best for each, and the squared error each then takes away [N].
 
-    `found` [N, 18] is what `lay_alone` or `lay_in_turn` found. The error is a parabola of the color, so one step
+    `found` is what `lay_alone` or `lay_in_turn` found. The error is a parabola of the color, so one step
     goes to its bottom, or to the edge of the range.
     """
-    slope, bend = found[:, 8:11] + found[:, 11:14], found[:, 17:18]
-    color = np.clip(rows[:, 8:11] - slope / np.maximum(bend, np.float32(1e-6)), 0, 1)
-    move = color - rows[:, 8:11]
-    gain = -2 * (found[:, 16] + ((slope + bend * move / 2) * move).sum(1))
-    return np.concatenate([rows[:, :8], color, color, rows[:, 14:]], 1), gain
+    slope, bend = found.color.sum(1), found.squared_opacity[:, None]
+    before = strokes.color[:, 0]
+    color = np.clip(before - slope / np.maximum(bend, np.float32(1e-6)), 0, 1)
+    move = color - before
+    gain = -2 * (found.change + ((slope + bend * move / 2) * move).sum(1))
+    better = strokes.copy()
+    better.color[:] = color[:, None]
+    return better, gain
 
 
-def improve(view: "View", canvas: np.ndarray, rows: np.ndarray, patch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def improve(
+    view: "View", canvas: np.ndarray, strokes: StrokeArrays, patch: np.ndarray
+) -> tuple[StrokeArrays, np.ndarray]:
     """Every stroke improved on its own, as if it alone were laid on `canvas`; and what each gains [N]."""
-    texture, state = round_brush(rows), Adam(len(rows))
-    rate, low, high = limits(view, rows, patch)
+    brushes, adam = Brushes.round(len(strokes)), Adam(len(strokes))
+    bounds = find_bounds(view, strokes, patch)
     # the best color is found directly
-    rate[:, 8:14] = 0
-    best, most = rows.copy(), np.full(len(rows), -np.inf, np.float32)
+    bounds.rate.color[:] = 0
+    best, most = strokes.copy(), np.full(len(strokes), -np.inf, np.float32)
     for step in range(IMPROVEMENTS + 1):
-        found = lay_alone(rows, texture, canvas, view.target)
-        rows, gain = recolor(rows, found)
+        found = lay_alone(strokes, brushes, canvas, view.target)
+        strokes, gain = recolor(strokes, found)
         better = gain > most
-        best[better], most[better] = rows[better], gain[better]
+        best[better], most[better] = strokes[better], gain[better]
         if step < IMPROVEMENTS:
-            state.step(rows, found, 1 - (1 - SETTLED) * step / IMPROVEMENTS, rate, low, high)
-            hold(rows, view.patches[patch])
+            adam.step(strokes, found, bounds, 1 - (1 - SETTLED) * step / IMPROVEMENTS)
+            hold(strokes, view.patches[patch])
     return best, most
 
 
-def polish(view: "View", rows: np.ndarray, patch: np.ndarray) -> np.ndarray:
+def polish(view: "View", strokes: StrokeArrays, patch: np.ndarray) -> StrokeArrays:
     """The strokes of a step, laid one over the other, improved together."""
-    texture, state = round_brush(rows), Adam(len(rows))
-    rate, low, high = limits(view, rows, patch)
-    # they are near to where they should be
-    rate *= np.float32(0.5)
-    rows = np.clip(rows, low, high)
-    best, least = rows, np.inf
+    brushes, adam = Brushes.round(len(strokes)), Adam(len(strokes))
+    bounds = find_bounds(view, strokes, patch)
+    strokes = bounds.clip(strokes)
+    best, least = strokes, np.inf
     for step in range(POLISHES + 1):
-        picture, found = run(rows, texture, view.canvas, target=view.target, mode=kernels.SQUARED_ERROR)
-        error = float(cv2.norm(picture, view.target, cv2.NORM_L2SQR))
+        done = composite(strokes, brushes, view.canvas, target=view.target)
+        error = float(cv2.norm(done.picture, view.target, cv2.NORM_L2SQR))
         if error < least:
-            best, least = rows.copy(), error
+            best, least = strokes.copy(), error
         if step < POLISHES:
             # one color: both ends have the sum of their slopes
-            found[:, 8:14] = np.tile(found[:, 8:11] + found[:, 11:14], 2)
-            state.step(rows, found, 1 - (1 - SETTLED) * step / POLISHES, rate, low, high)
-            hold(rows, view.patches[patch])
+            done.gradients.color[:] = done.gradients.color.sum(1, keepdims=True)
+            adam.step(strokes, done.gradients, bounds, NEAR * (1 - (1 - SETTLED) * step / POLISHES))
+            hold(strokes, view.patches[patch])
     return best
 
 
-def without_harm(view: "View", rows: np.ndarray) -> np.ndarray:
+def without_harm(view: "View", strokes: StrokeArrays) -> StrokeArrays:
     """The strokes of a step without those that do harm when they are laid, where nothing makes them help.
 
     First they get the color that is best on what lies under them, then they also get thin.
     """
+    strokes = strokes.copy()
     for thin in [False] * 2 + [True] * 2:
-        harmful, better = judge(view, rows)
+        harmful, better = judge(view, strokes)
         if not harmful.any():
-            return rows
+            return strokes
+        strokes[harmful] = better[harmful]
         if thin:
-            better[:, 14:] = ALPHA[0]
-            better = judge(view, np.where(harmful[:, None], better, rows))[1]
-        rows = np.where(harmful[:, None], better, rows)
-    while len(rows) and (harmful := judge(view, rows)[0]).any():
-        rows = rows[~harmful]
-    return rows
+            strokes.alpha[harmful] = ALPHA[0]
+            strokes[harmful] = judge(view, strokes)[1][harmful]
+    while len(strokes) and (harmful := judge(view, strokes)[0]).any():
+        strokes = strokes[~harmful]
+    return strokes
 
 
-def judge(view: "View", rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which strokes [N] do harm when they are laid one over the other, and the strokes in their best colors [N, 16]."""
-    none = np.zeros(len(rows), np.int32)
-    found = lay_in_turn(rows, round_brush(rows), view.canvas, view.target[None], none)
-    return found[:, 16] >= 0, recolor(rows, found)[0]
+def judge(view: "View", strokes: StrokeArrays) -> tuple[np.ndarray, StrokeArrays]:
+    """Which strokes [N] do harm when they are laid one over the other, and the strokes in their best colors [N]."""
+    none = np.zeros(len(strokes), np.int32)
+    found = lay_in_turn(strokes, Brushes.round(len(strokes)), view.canvas, view.target[None], none)
+    return found.change >= 0, recolor(strokes, found)[0]
 
 
-def limits(view: "View", rows: np.ndarray, patch: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Optimizer step, lower and upper bound of every parameter [N, 16]."""
-    rate, low, high = (np.empty(rows.shape, np.float32) for _ in range(3))
-    box, reach = view.patches[patch], np.float32(REACH * view.unit)
-    low[:, :6], high[:, :6] = np.tile(box[:, :2] - reach, 3), np.tile(box[:, 2:] + reach, 3)
-    low[:, 6:8], high[:, 6:8] = SMALLEST_RADIUS, max(SMALLEST_RADIUS, LARGEST_RADIUS * view.unit)
-    low[:, 8:14], high[:, 8:14] = 0, 1
-    low[:, 14:], high[:, 14:] = ALPHA
-    move = MOVE * rows[:, 6:8].mean(1, keepdims=True)
-    rate[:, :6], rate[:, 6:8], rate[:, 8:14], rate[:, 14:] = move, move / 2, TINT / 2, TINT
-    return rate, low, high
+def find_bounds(view: "View", strokes: StrokeArrays, patch: np.ndarray) -> Bounds:
+    """Optimizer step, lower and upper bound of every parameter of strokes [N] in these patches [N]."""
+    bounds = Bounds.empty(len(strokes))
+    box, reach = view.patches[patch][:, None], np.float32(REACH * view.unit)
+    bounds.low.points[:], bounds.high.points[:] = box[..., :2] - reach, box[..., 2:] + reach
+    bounds.low.radius[:], bounds.high.radius[:] = SMALLEST_RADIUS, max(SMALLEST_RADIUS, LARGEST_RADIUS * view.unit)
+    bounds.low.color[:], bounds.high.color[:] = 0, 1
+    bounds.low.alpha[:], bounds.high.alpha[:] = ALPHA
+    move = MOVE * strokes.radius.mean(1, keepdims=True)
+    bounds.rate.points[:], bounds.rate.radius[:] = move[..., None], move / 2
+    bounds.rate.color[:], bounds.rate.alpha[:] = TINT / 2, TINT
+    return bounds
 
 
-def hold(rows: np.ndarray, boxes: np.ndarray) -> None:
-    """Move strokes [N, 16], in place, so that their middles lie in their patches [N, 4].
+def hold(strokes: StrokeArrays, boxes: np.ndarray) -> None:
+    """Move strokes [N], in place, so that their middles lie in their patches [N, 4].
 
     Control points come to lie in the circle over the chord: the paper has them in the box over it.
     """
-    start, control, end = rows[:, 0:2], rows[:, 2:4], rows[:, 4:6]
+    start, control, end = strokes.points.transpose(1, 0, 2)
     center, half = (start + end) / 2, np.linalg.norm(end - start, axis=1, keepdims=True) / 2
     off = control - center
     control[:] = center + off * np.minimum(1, half / np.maximum(np.linalg.norm(off, axis=1, keepdims=True), 1e-6))
     middle = (start + 2 * control + end) / 4
     margin = INSIDE * (boxes[:, 2:] - boxes[:, :2])
-    rows[:, :6] += np.tile(np.clip(middle, boxes[:, :2] + margin, boxes[:, 2:] - margin) - middle, 3)
+    strokes.points[:] += (np.clip(middle, boxes[:, :2] + margin, boxes[:, 2:] - margin) - middle)[:, None]
 
 
-def scaled(rows: np.ndarray, factor: float) -> np.ndarray:
-    """Strokes [N, 16] in another unit of length."""
-    rows = rows.copy()
-    rows[:, :8] *= np.float32(factor)
-    return rows
+def draw(strokes: StrokeArrays, canvas: np.ndarray) -> np.ndarray:
+    """`canvas` [H, W, 3] with `strokes`, in its pixels, laid on it."""
+    return composite(strokes, Brushes.round(len(strokes)), canvas).picture
 
 
 @dataclass

@@ -14,7 +14,7 @@ from paintproc.config.synth import METHODS, SynthConfig, SynthLayersConfig, Synt
 from paintproc.dataset import item_id
 from paintproc.media import Picture
 from paintproc.metrics.frames import frame_distances
-from paintproc.process.captions import captions, name_regions, stages
+from paintproc.process.captions import BLANK_STAGE, captions, name_regions, stages
 from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint8, visible_change
 from paintproc.process.generate import PROVENANCE, package_versions
 from paintproc.process.paint import paint
@@ -24,7 +24,7 @@ from paintproc.scene.values import Scene
 from paintproc.sequence import PaintingSequence
 from paintproc.strokes.fit import fit
 from paintproc.strokes.values import Strokes
-from paintproc.synth.layers import Segments, find_segments, paint_segments, paste
+from paintproc.synth.layers import SEGMENTS, Segments, find_segments, paint_segments, paste
 from paintproc.synth.learn_to_paint import learn_to_paint
 from paintproc.synth.stylized import paint_stylized
 from paintproc.version import __version__
@@ -100,7 +100,7 @@ def make_sequence(
     are kept in the sequence's `info`. Equal arguments give equal sequences.
     """
     networks = networks or SceneNetworks()
-    target = picture.pixels
+    target, device = picture.pixels, "cpu"
     if scene is None and needs_scene(config):
         scene = find_scene(target, observe(target, networks))
     source_seed = hashlib.sha256(f"{config.seed} {method} {picture.sha256}".encode()).hexdigest()
@@ -117,16 +117,22 @@ def make_sequence(
     }
     if isinstance(config, SynthLayersConfig):
         assert scene is not None
-        return _layered(target, config, scene, networks, seed, info)
-    return _painted(target, _strokes(target, config, method, scene, networks, seed), config, info)
+        return _layered(target, config, scene, networks, seed, device, info)
+    return _painted(target, _strokes(target, config, method, scene, networks, seed, device), config, info)
 
 
 def _strokes(
-    target: np.ndarray, config: SynthConfig, method: str, scene: Scene | None, networks: SceneNetworks, seed: int
+    target: np.ndarray,
+    config: SynthConfig,
+    method: str,
+    scene: Scene | None,
+    networks: SceneNetworks,
+    seed: int,
+    device: str,
 ) -> Strokes:
     unit = target.astype(np.float32) / 255
     if method == "fit":
-        return fit(unit, config.strokes, seed=seed)
+        return fit(unit, config.strokes, seed=seed, device=device)
     if method == "learn-to-paint":
         return learn_to_paint(unit, config.strokes, seed=seed)
     if method == "stylized":
@@ -134,7 +140,8 @@ def _strokes(
     assert scene is not None
     names = name_regions(target, scene)
     filler = choose_filler(networks)
-    return paint(unit, config.strokes, read_plan(HUMAN), scene, names=names, filler=filler, seed=seed)
+    plan = read_plan(HUMAN)
+    return paint(unit, config.strokes, plan, scene, names=names, filler=filler, seed=seed, device=device)
 
 
 def _painted(target: np.ndarray, strokes: Strokes, config: SynthConfig, info: dict[str, Any]) -> PaintingSequence:
@@ -165,6 +172,7 @@ def _layered(
     scene: Scene,
     networks: SceneNetworks,
     seed: int,
+    device: str,
     info: dict[str, Any],
 ) -> PaintingSequence:
     """The sequence of segments that are placed one after the other."""
@@ -174,7 +182,8 @@ def _layered(
     canvases = paste(unit, scene, segments, config.order, filler)
     names = name_regions(target, scene)
     if config.render == "strokes":
-        return _painted(target, paint_segments(canvases, segments, config.strokes, names, seed=seed), config, info)
+        strokes = paint_segments(canvases, segments, config.strokes, names, seed=seed, device=device)
+        return _painted(target, strokes, config, info)
     shown = [to_uint8(canvas) for canvas in canvases]
     changes = [visible_change(before, after) for before, after in itertools.pairwise(shown)]
     by_time = config.frame_sampling == "even-time"
@@ -185,7 +194,7 @@ def _layered(
     return PaintingSequence(
         frames=frames,
         progress=progress,
-        stages=["ground", *["segments"] * (config.num_frames - 1)],
+        stages=[BLANK_STAGE, *[SEGMENTS.name] * (config.num_frames - 1)],
         captions=["the blank canvas", *_placed(segments, names, chosen)],
         seconds=progress * GenerateConfig.painting_time * 60,
         target=target,

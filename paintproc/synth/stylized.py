@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from paintproc.config.plan import BLANK
+from paintproc.config.plan import BLANK, Stage
+from paintproc.strokes.births import contour_direction
 from paintproc.strokes.brushes import marker_brush, oil_brush
-from paintproc.strokes.fit import check_target, contour_direction
-from paintproc.strokes.ops import kernels
+from paintproc.strokes.fit import check_target
+from paintproc.strokes.ops.arrays import Brushes, StrokeArrays, join
+from paintproc.strokes.ops.cpu import composite
 from paintproc.strokes.ops.in_turn import lay_in_turn
-from paintproc.strokes.rasterize import Texture, run, unpack
+from paintproc.strokes.optimize import Adam, Bounds
 from paintproc.strokes.values import Strokes
 from paintproc.synth.transport import SIDE, area_matrix, transport_gradient
 
@@ -39,10 +41,10 @@ FINISH = 60
 """Optimizer steps after that, ever smaller; none in the paper's code, where the last strokes stay unsettled."""
 FINISHED = 0.1
 """Factor on the last of them."""
-RATE = 0.012
+RATE = 0.022
 """Optimizer step in sides of a cell, and in units of color and opacity; 0.002 in the paper's code."""
-DECAY = np.float32(0.85)
-"""Decay of RMSprop's running means; 0.99 in the paper's code."""
+MOMENTS = (0.3, 0.9)
+"""Decay of Adam's running means; the paper's code has RMSprop, with 0.99."""
 TRANSPORT_WEIGHT = 0.1
 """Weight of the transport loss against the mean absolute error over a cell."""
 START_RADIUS = (0.1, 0.25)
@@ -83,6 +85,10 @@ class Medium:
     two_colors: bool
     """Whether the color changes along the stroke."""
 
+    def brushes(self, count: int) -> Brushes:
+        """This brush for `count` strokes."""
+        return Brushes.gather(np.zeros(count, np.int32), (self.brush,))
+
 
 MEDIA = {
     "oil": Medium(oil_brush(), alpha=(0.98, 1.0), bend=0.1, shortest=0.7, two_colors=True),
@@ -111,28 +117,33 @@ def paint_stylized(
     medium, random = MEDIA[brush], np.random.Generator(np.random.Philox(seed))
     grids, per_cell = divide_strokes(count, height, width)
     works = np.cumsum([0.0, *(cells**2 for cells in range(1, grids + 1))])
-    kept, stage = np.zeros((0, kernels.COLUMNS), np.float32), np.zeros(0, np.int32)
+    kept, stage = StrokeArrays.zeros(0), np.zeros(0, np.int32)
     for number in range(grids if per_cell else 0):
         small = shrink(target, number + 1)
         ratio = np.array([small.shape[1] / width, small.shape[0] / height], np.float32)
         blank = np.ascontiguousarray(np.broadcast_to(np.array(BLANK, np.float32), small.shape))
-        canvas = run(stretch(kept, ratio), texture_of(len(kept), medium), blank)[0]
+        canvas = composite(stretch(kept, ratio), medium.brushes(len(kept)), blank).picture
 
         def advance(done: float, number: int = number) -> None:
             progress(float((works[number] + (works[number + 1] - works[number]) * done) / works[-1]))
 
         grid = Grid(small, canvas, number + 1, medium, random)
         grid.paint(per_cell, advance)
-        chosen = grid.rows[grid.find_useful()]
-        kept = np.concatenate([kept, stretch(chosen, 1 / ratio)])
+        chosen = grid.strokes[grid.find_useful()]
+        kept = join([kept, stretch(chosen, 1 / ratio)])
         stage = np.concatenate([stage, np.full(len(chosen), number, np.int32)])
     progress(1.0)
-    arrays: dict[str, Any] = unpack(kept, max(height, width))
-    stages = tuple(f"grid {number + 1}" for number in range(grids))
+    fields: dict[str, Any] = kept.as_fields(max(height, width))
+    stages = tuple(stage_of(number + 1) for number in range(grids))
     return Strokes(
-        **arrays, stage=stage, stages=stages, regions=("the picture",), brushes=(medium.brush,),
+        **fields, stage=stage, stages=stages, regions=("the picture",), brushes=(medium.brush,),
         ground=np.array(BLANK, np.float32), aspect=width / height,
     )  # fmt: skip
+
+
+def stage_of(cells: int) -> Stage:
+    """The stage in which a grid of `cells` x `cells` is painted."""
+    return Stage(f"grid {cells}", verb="lay in" if cells == 1 else f"paint, in {cells} by {cells} cells,")
 
 
 def divide_strokes(count: int, height: int, width: int) -> tuple[int, int]:
@@ -151,16 +162,12 @@ def shrink(target: np.ndarray, cells: int) -> np.ndarray:
     return np.ascontiguousarray(cv2.resize(target, size, interpolation=cv2.INTER_AREA))
 
 
-def stretch(rows: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Packed rows in other pixels; `ratio` [2] in x and y, nearly equal."""
-    rows = rows.copy()
-    rows[:, :6] *= np.tile(ratio, 3)
-    rows[:, 6:8] *= np.sqrt(ratio.prod())
-    return rows
-
-
-def texture_of(count: int, medium: Medium) -> Texture:
-    return Texture.of(np.zeros(count, np.int32), (medium.brush,))
+def stretch(strokes: StrokeArrays, ratio: np.ndarray) -> StrokeArrays:
+    """Strokes in other pixels; `ratio` [2] in x and y, nearly equal."""
+    strokes = strokes.copy()
+    strokes.points[:] *= ratio
+    strokes.radius[:] *= np.sqrt(ratio.prod())
+    return strokes
 
 
 def draw_places(density: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -172,7 +179,7 @@ def draw_places(density: np.ndarray, count: int, random: np.random.Generator) ->
 
 
 class Grid:
-    """One grid while it is painted: `rows` [N, 16] in pixels of its `target`, in painting order.
+    """One grid while it is painted: `strokes` [N] in pixels of its `target`, in painting order.
 
     Stroke i lies in cell `order[i % cells^2]`: one stroke of every cell, then the next of every cell.
     """
@@ -184,9 +191,8 @@ class Grid:
         self.height, self.width = target.shape[0] // cells, target.shape[1] // cells
         self.side = float(np.sqrt(self.height * self.width))
         self.order = random.permutation(cells**2)
-        self.rows = np.zeros((0, kernels.COLUMNS), np.float32)
-        self.mean: np.ndarray = np.zeros_like(self.rows)
-        self.square: np.ndarray = np.zeros_like(self.rows)
+        self.strokes, self.adam = StrokeArrays.zeros(0), Adam(0, MOMENTS)
+        self.bounds = self.find_bounds(0)
         self.angle = contour_direction(target, max(0.5, self.side / 16))
         self.down, self.right = (area_matrix(cells * SIDE, pixels) for pixels in target.shape[:2])
         self.aim = np.stack([self.light_of(target[..., channel]) for channel in range(3)])
@@ -200,30 +206,21 @@ class Grid:
             progress((step + 1) / (steps + FINISH))
 
     def step(self, births: int, factor: float) -> None:
-        """Begin `births` strokes in every cell and take one step of centered RMSprop (Graves 2013, equations 38-40)."""
+        """Begin `births` strokes in every cell and take one optimizer step."""
         picture = self.draw()
         if births:
             self.begin_strokes(picture, births)
             picture = self.draw()
-        slopes = self.gradient(picture)
-        self.mean = DECAY * self.mean + (1 - DECAY) * slopes
-        self.square = DECAY * self.square + (1 - DECAY) * slopes**2
-        spread = np.sqrt(np.maximum(self.square - self.mean**2, 0)) + np.float32(1e-8)
-        rate = np.full(kernels.COLUMNS, factor * RATE, np.float32)
-        rate[:8] *= self.side
-        self.rows -= rate * slopes / spread
+        self.adam.step(self.strokes, self.gradient(picture), self.bounds, factor)
         self.confine()
 
     def draw(self) -> np.ndarray:
-        return run(self.rows, texture_of(len(self.rows), self.medium), self.canvas)[0]
+        return composite(self.strokes, self.medium.brushes(len(self.strokes)), self.canvas).picture
 
-    def gradient(self, picture: np.ndarray) -> np.ndarray:
-        """Derivative of the loss by the rows, with lengths in sides of a cell; `picture` is what they draw."""
-        upstream = self.slope_of(picture)
-        texture = texture_of(len(self.rows), self.medium)
-        slopes = run(self.rows, texture, self.canvas, target=upstream, mode=kernels.UPSTREAM)[1][:, : kernels.COLUMNS]
-        slopes[:, :8] *= np.float32(self.side)
-        return self.tie(slopes)
+    def gradient(self, picture: np.ndarray) -> StrokeArrays:
+        """Derivative of the loss by the strokes' parameters; `picture` is what they draw."""
+        brushes = self.medium.brushes(len(self.strokes))
+        return self.tie(composite(self.strokes, brushes, self.canvas, upstream=self.slope_of(picture)).gradients)
 
     def slope_of(self, picture: np.ndarray) -> np.ndarray:
         """Derivative of the loss by the picture [H, W, 3].
@@ -243,11 +240,11 @@ class Grid:
         small = (self.right @ (self.down @ channel).T).T
         return small.reshape(self.cells, SIDE, self.cells, SIDE).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
 
-    def tie(self, slopes: np.ndarray) -> np.ndarray:
+    def tie(self, slopes: StrokeArrays) -> StrokeArrays:
         """`slopes` with the mean of both ends where a stroke is the same at both."""
-        ties = [([6], [7]), ([14], [15])] + ([] if self.medium.two_colors else [([8, 9, 10], [11, 12, 13])])
-        for start, end in ties:
-            slopes[:, start] = slopes[:, end] = (slopes[:, start] + slopes[:, end]) / 2
+        tied = [slopes.radius, slopes.alpha] + ([] if self.medium.two_colors else [slopes.color])
+        for ends in tied:
+            ends[:] = ends.mean(1, keepdims=True)
         return slopes
 
     def begin_strokes(self, picture: np.ndarray, births: int) -> None:
@@ -258,15 +255,14 @@ class Grid:
         angle = self.angle[row, column] + self.random.normal(0, START_TURN, count)
         length = self.random.uniform(*START_LENGTH, (count, 1)) * self.side
         half = length * np.stack([np.cos(angle), np.sin(angle)], 1)
-        rows = np.empty((count, kernels.COLUMNS), np.float32)
-        rows[:, :6] = np.concatenate([middle - half, middle, middle + half], 1)
-        rows[:, 6:8] = self.random.uniform(*START_RADIUS, (count, 1)) * self.side
-        rows[:, 8:14] = np.tile(self.target[row, column], 2)
-        rows[:, 14:] = self.random.uniform(*self.medium.alpha, (count, 1))
-        self.rows, self.mean, self.square = (
-            np.concatenate([old, new])
-            for old, new in ((self.rows, rows), (self.mean, 0 * rows), (self.square, 0 * rows))
-        )
+        born = StrokeArrays.empty(count)
+        born.points[:] = np.stack([middle - half, middle, middle + half], 1)
+        born.radius[:] = self.random.uniform(*START_RADIUS, (count, 1)) * self.side
+        born.color[:] = self.target[row, column][:, None]
+        born.alpha[:] = self.random.uniform(*self.medium.alpha, (count, 1))
+        self.strokes = join([self.strokes, born])
+        self.adam.grow(count)
+        self.bounds = self.find_bounds(len(self.strokes))
 
     def find_places(self, picture: np.ndarray, births: int) -> np.ndarray:
         """Places (x, y) [births cells^2, 2] in pixels, inside the cells in painting order."""
@@ -289,22 +285,34 @@ class Grid:
         corners, size = self.corners(count), np.array([self.width, self.height])
         return corners + INNER[0] * size, corners + INNER[1] * size
 
+    def find_bounds(self, count: int) -> Bounds:
+        """Optimizer step, least and largest value of every parameter of `count` strokes.
+
+        Where the points of a stroke may lie depends on one another: see `confine`.
+        """
+        bounds = Bounds.empty(count)
+        bounds.rate.points[:], bounds.rate.radius[:] = RATE * self.side, RATE * self.side
+        bounds.rate.color[:], bounds.rate.alpha[:] = RATE, RATE
+        bounds.low.points[:], bounds.high.points[:] = -np.inf, np.inf
+        bounds.low.radius[:], bounds.high.radius[:] = RADIUS[0] * self.side, RADIUS[1] * self.side
+        bounds.low.color[:], bounds.high.color[:] = 0, 1
+        bounds.low.alpha[:], bounds.high.alpha[:] = self.medium.alpha
+        return bounds
+
     def confine(self) -> None:
-        """Bring all rows back into their ranges."""
-        rows, medium, side = self.rows, self.medium, np.float32(self.side)
-        center, half = (rows[:, 0:2] + rows[:, 4:6]) / 2, (rows[:, 4:6] - rows[:, 0:2]) / 2
-        bend = rows[:, 2:4] - center
-        rows[:, 6:8] = np.clip(rows[:, 6:8], RADIUS[0] * side, RADIUS[1] * side)
+        """Bring the points of all strokes to where they may lie together."""
+        points, medium = self.strokes.points, self.medium
+        start, control, end = points.transpose(1, 0, 2)
+        center, half = (start + end) / 2, (end - start) / 2
+        bend = control - center
         length = np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
-        allowed = np.clip(length, medium.shortest * rows[:, 6:7], LONGEST * side)
+        allowed = np.clip(length, medium.shortest * self.strokes.radius[:, :1], LONGEST * self.side)
         half *= allowed / length
         bent = np.maximum(np.linalg.norm(bend, axis=1, keepdims=True), 1e-6)
         bend *= np.minimum(1, 2 * medium.bend * allowed / bent)
         # the curve's own middle lies half of the bend from the middle of its ends
-        center = np.clip(center + bend / 2, *self.inner(len(rows))) - bend / 2
-        rows[:, :6] = np.concatenate([center - half, center + bend, center + half], 1)
-        rows[:, 8:14] = np.clip(rows[:, 8:14], 0, 1)
-        rows[:, 14:] = np.clip(rows[:, 14:], *medium.alpha)
+        center = np.clip(center + bend / 2, *self.inner(len(points))) - bend / 2
+        points[:] = np.stack([center - half, center + bend, center + half], 1)
 
     def find_useful(self) -> np.ndarray:
         """Which strokes stay [N]: wide enough, and such that the canvas is nearer to the target for them.
@@ -312,13 +320,13 @@ class Grid:
         One that is hidden in the end stays if it helped when it was laid; one that spoiled more then
         than it is good for in the end does not.
         """
-        useful = self.rows[:, 6:8].max(1) > LEAST_RADIUS * self.side
+        useful = self.strokes.radius.max(1) > LEAST_RADIUS * self.side
         for _ in range(JUDGEMENTS):
-            rows = self.rows[useful]
-            texture, aim_of = texture_of(len(rows), self.medium), np.zeros(len(rows), np.int32)
-            loss = run(rows, texture, self.canvas, target=self.target, mode=kernels.SQUARED_ERROR)[1][:, 16]
-            change = lay_in_turn(rows, texture, self.canvas, self.target[None], aim_of)[:, 16]
-            good = (loss >= 0) & (loss > HARM * change)
+            strokes = self.strokes[useful]
+            brushes, aim_of = self.medium.brushes(len(strokes)), np.zeros(len(strokes), np.int32)
+            removal = composite(strokes, brushes, self.canvas, target=self.target).removal
+            change = lay_in_turn(strokes, brushes, self.canvas, self.target[None], aim_of).change
+            good = (removal >= 0) & (removal > HARM * change)
             useful[np.flatnonzero(useful)[~good]] = False
             if good.all():
                 break

@@ -45,6 +45,10 @@ class StrokeArrays:
         """The strokes at `index`: a view for a slice, else a copy."""
         return StrokeArrays(self.packed[index])
 
+    def __setitem__(self, index: np.ndarray | slice, strokes: "StrokeArrays") -> None:
+        """Put `strokes` in the places at `index`."""
+        self.packed[index] = strokes.packed
+
     @property
     def points(self) -> np.ndarray:
         return self.packed[:, :6].reshape(-1, 3, 2)
