@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from paintproc.config.generate import Format, GenerateConfig
+from paintproc.config.generate import GenerateConfig
 from paintproc.errors import OutputError
 from paintproc.files import file_digest, plain_errors, whole_folder
 from paintproc.media import contact_sheet, label, save_animation, save_png, save_video
@@ -48,16 +48,41 @@ def write_sequence(
     comment = _comment(sequence)
     text = {"Software": "paintproc", "Comment": comment}
     digits = max(3, len(str(len(sequence) - 1)))
-    stamp = label if config.label else _as_it_is
-    frames = [stamp(frame) for frame in sequence.frames]
+    frames = [label(frame) for frame in sequence.frames] if config.label else list(sequence.frames)
     names = [f"frames/{k:0{digits}d}.png" for k in range(len(sequence))]
-    if "frames" in config.format:
-        (folder / "frames").mkdir()
-        with ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(lambda name, frame: save_png(folder / name, frame, text), names, frames):
-                pass
-    if "sheet" in config.format:
-        save_png(folder / "sheet.png", contact_sheet(frames, _labels(sequence)), text)
+    # compressing leaves a processor to the video, which is drawn and encoded meanwhile
+    with ThreadPoolExecutor(1 if "mp4" in config.format else 2) as pool:
+        jobs = []
+        if "frames" in config.format:
+            (folder / "frames").mkdir()
+            for name, frame in zip(names, frames, strict=True):
+                jobs.append(pool.submit(save_png, folder / name, frame, text))
+        if "sheet" in config.format:
+            jobs.append(pool.submit(_save_sheet, folder, frames, _labels(sequence), text))
+        try:
+            _save_strokes(sequence, folder, config, comment, progress)
+            _save_pages(sequence, frames, folder, config, comment, text)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        for job in jobs:
+            job.result()
+    write_record(sequence, folder, names if "frames" in config.format else None)
+
+
+def _save_sheet(folder: Path, frames: list[np.ndarray], labels: list[str], text: dict[str, str]) -> None:
+    save_png(folder / "sheet.png", contact_sheet(frames, labels), text)
+
+
+def _save_pages(
+    sequence: PaintingSequence,
+    frames: list[np.ndarray],
+    folder: Path,
+    config: GenerateConfig,
+    comment: str,
+    text: dict[str, str],
+) -> None:
+    """Write what shows the whole sequence on a page or as an animation."""
     if "steps" in config.format:
         from paintproc.process.steps import steps_sheet
 
@@ -65,7 +90,8 @@ def write_sequence(
     if "html" in config.format:
         from paintproc.process.player import player_page
 
-        (folder / "process.html").write_text(player_page(sequence, "How it could have been painted"), encoding="utf-8")
+        page = player_page(sequence, "How it could have been painted")
+        (folder / "process.html").write_text(page, encoding="utf-8", newline="\n")
     if "scene" in config.format and sequence.scene is not None and sequence.target is not None:
         from paintproc.scene.picture import scene_picture
 
@@ -73,14 +99,6 @@ def write_sequence(
     for kind in ("gif", "webp"):
         if kind in config.format:
             save_animation(folder / f"process.{kind}", frames, kind, config.duration, comment)
-    if sequence.strokes is not None:
-        _save_strokes(sequence.strokes, sequence, folder, config.format, comment)
-        if "mp4" in config.format:
-            film = film_frames(sequence.strokes, sequence.frames[-1], config.fps, config.duration)
-            count = film_length(config.fps, config.duration)
-            film = map(stamp, reported(film, count, progress))
-            save_video(folder / "process.mp4", film, count, config.fps, comment)
-    write_record(sequence, folder, names if "frames" in config.format else None)
 
 
 def film_length(fps: int, duration: float) -> int:
@@ -150,21 +168,27 @@ def _config_of(sequence: PaintingSequence) -> GenerateConfig:
 
 
 def _save_strokes(
-    strokes: Strokes, sequence: PaintingSequence, folder: Path, formats: tuple[Format, ...], comment: str
+    sequence: PaintingSequence, folder: Path, config: GenerateConfig, comment: str, progress: Callable[[float], None]
 ) -> None:
+    """Write the strokes, as data and as what is made from them."""
+    strokes = sequence.strokes
+    if strokes is None:
+        return
+    height, width = sequence.frames[0].shape[:2]
     (folder / "strokes.safetensors").write_bytes(strokes_to_bytes(strokes, {"provenance": comment}))
-    if "svg" in formats:
-        height, width = sequence.frames[0].shape[:2]
+    if "svg" in config.format:
         svg = strokes_to_svg(strokes, max(height, width), comment)
-        (folder / "strokes.svg").write_text(svg, encoding="utf-8")
-    if "ora" in formats:
+        (folder / "strokes.svg").write_text(svg, encoding="utf-8", newline="\n")
+    if "ora" in config.format:
         from paintproc.process.openraster import save_openraster
 
-        save_openraster(folder / "strokes.ora", strokes, sequence.frames[0].shape[:2], comment)
-
-
-def _as_it_is(frame: np.ndarray) -> np.ndarray:
-    return frame
+        save_openraster(folder / "strokes.ora", strokes, (height, width), comment)
+    if "mp4" in config.format:
+        count = film_length(config.fps, config.duration)
+        film = film_frames(strokes, sequence.frames[-1], config.fps, config.duration)
+        if config.label:
+            film = map(label, film)
+        save_video(folder / "process.mp4", reported(film, count, progress), count, config.fps, comment)
 
 
 def _comment(sequence: PaintingSequence) -> str:

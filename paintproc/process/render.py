@@ -24,7 +24,7 @@ def render(
     """Write `strokes` to `path` as `.png`, `.svg` or `.mp4`."""
     comment = f"paintproc {__version__}; {PROVENANCE}"
     if kind == ".svg":
-        path.write_text(strokes_to_svg(strokes, config.size, comment), encoding="utf-8")
+        path.write_text(strokes_to_svg(strokes, config.size, comment), encoding="utf-8", newline="\n")
         return
     last = to_uint8(rasterize(strokes, size=strokes.canvas_size(config.size)))
     if kind == ".png":

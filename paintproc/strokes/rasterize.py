@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def squared_error_gradients(
 
 
 def _with_gradients(
-    strokes: Strokes, canvas: np.ndarray, softness: float, **loss: np.ndarray | None
+    strokes: Strokes, canvas: np.ndarray, softness: float, **loss: Any
 ) -> tuple[np.ndarray, StrokeGradients]:
     canvas = _ground(strokes, canvas, None)
     side = max(canvas.shape[:2])
