@@ -2,8 +2,8 @@
 
 A stroke belongs to a stage and a region and keeps its place in the order. The optimizer looks at the
 finished picture and, now and then, at the canvas as it stands right after each stroke, so that the
-canvas on the way is painted for its own sake. After each stage, strokes that did not bring the canvas
-nearer to their own aim when they were laid are taken away; the stages to come have as many more.
+canvas on the way is painted for its own sake. Before the last stage and at the end, strokes that did not
+bring the canvas nearer to their own aim when they were laid are taken away; the last stage has as many more.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -159,7 +159,8 @@ class _Painter:
         )
         yield from optimize_stage(work, number, view, births, settings)
         work.strokes.scale(1 / view.scale)
-        self.take_away_what_did_not_help()
+        if number >= len(self.stages) - 2:
+            self.take_away_what_did_not_help()
 
     def prepare(self, number: int) -> None:
         """Lay the wash or the drawing; neither is optimised."""
