@@ -83,6 +83,11 @@ def picture_size(data: bytes) -> tuple[int, int]:
         raise InputError(f"The size of an image cannot be read: {error}.") from error
 
 
+def shrink_pixels(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    """`pixels`, uint8 [H, W, 3], with the longer side at most `max_side`; themselves where they are no larger."""
+    return pixels if max(pixels.shape[:2]) <= max_side else np.array(_shrunk(Image.fromarray(pixels), max_side))
+
+
 def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
     """The same picture with its longer side at most `max_side`."""
     return replace(picture, pixels=np.array(_shrunk(Image.fromarray(picture.pixels), max_side)))

@@ -63,7 +63,8 @@ class PaintingSequence:
         if taken:
             raise ValueError(f"info holds {taken[0]!r}, which the record says itself")
         first = self.frames[0]
-        for frame in self.frames:
+        # frames that are made when asked for are checked by the first
+        for frame in self.frames if isinstance(self.frames, list | tuple) else (first,):
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != first.shape:
                 raise ValueError(f"frames are uint8 [height, width, 3] of one size, got {frame.dtype} {frame.shape}")
         if self.target is not None and self.target.shape != first.shape:

@@ -9,7 +9,7 @@ import pytest
 
 import paintproc
 from paintproc.config.plan import PlannedStage, read_plan
-from paintproc.process.clock import canvases, stroke_ends, to_uint8
+from paintproc.process.clock import DrawnFrames, canvases, stroke_ends, to_uint8
 from paintproc.process.paint import paint, paint_batch
 from paintproc.scene.find import find_scene
 from paintproc.strokes.brushes import ROUND, dry_brush
@@ -139,3 +139,44 @@ def test_machine_code_is_kept_by_the_source_of_all_kernels(tmp_path):
     with (tmp_path / "paintproc" / "strokes" / "ops" / "kernels.py").open("a") as file:
         file.write("# another line\n")
     assert folder() != before
+
+
+def test_frames_drawn_when_asked_for_are_the_same(painting):
+    strokes = paintproc.generate(painting, paintproc.GenerateConfig(strokes=80, num_frames=2)).strokes
+    size, moments = painting.shape[:2], np.linspace(0, 1, 6)
+    every, lazy = list(canvases(strokes, size, moments)), DrawnFrames(strokes, size, moments)
+    assert len(lazy) == 6
+    for k in (5, 0, 3, 3, -1, 2, 4):
+        assert np.array_equal(lazy[k], every[k])
+    assert all(np.array_equal(a, b) for a, b in zip(lazy, every, strict=True))
+    assert [np.array_equal(frame, every[k]) for k, frame in zip((1, 3), lazy[1:4:2], strict=True)] == [True, True]
+    other = np.zeros_like(every[0])
+    assert np.array_equal(DrawnFrames(strokes, size, moments, other)[-1], other)
+    with pytest.raises(IndexError):
+        lazy[6]
+
+
+def test_large_frames_are_not_kept(painting, monkeypatch, tmp_path):
+    """The files of a sequence do not depend on whether its frames are kept in memory."""
+    from paintproc.process import generate as module
+
+    config = paintproc.GenerateConfig(strokes=60, num_frames=4, duration=0.5, format=("frames", "sheet", "mp4"))
+    paintproc.save_sequence(paintproc.generate(painting, config), tmp_path / "kept", config)
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    sequence = paintproc.generate(painting, config)
+    assert isinstance(sequence.frames, DrawnFrames)
+    paintproc.save_sequence(sequence, tmp_path / "drawn", config)
+    for file in (tmp_path / "kept").rglob("*.*"):
+        assert file.read_bytes() == (tmp_path / "drawn" / file.relative_to(tmp_path / "kept")).read_bytes()
+
+
+def test_a_large_picture_is_optimised_at_the_size_its_strokes_need():
+    """A picture of 2048 pixels has no more work than its strokes need, and keeps its shape."""
+    random = np.random.default_rng(0)
+    target = np.kron(random.random((16, 20, 3)), np.ones((100, 101, 1))).astype(np.float32)
+    work = Work(target, np.ones(3, np.float32), [PlannedStage("all", share=1)], 400, 0)
+    assert 0.9 * 512 * 512 < work.target.size / 3 <= 1.01 * 512 * 512
+    strokes = fit(target, 40)
+    assert strokes.aspect == 2020 / 1600
+    assert strokes.canvas_size(2020) == (1600, 2020)
+    assert np.abs(rasterize(strokes, size=(160, 202)).mean((0, 1)) - target.mean((0, 1))).max() < 0.05

@@ -1,7 +1,9 @@
 """Painting time: what a stroke costs, and what stands on the canvas at any moment."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -113,6 +115,43 @@ def canvases(strokes: Strokes, size: tuple[int, int], moments: Iterable[float]) 
             wet = shown.copy()
             wet[box] = to_uint8(pixels)
         yield wet.copy() if wet is shown else wet
+
+
+class DrawnFrames(Sequence[np.ndarray]):
+    """The canvases at some moments (parts of painting time, in order), drawn when they are asked for.
+
+    The last frame, and the one asked for last, are kept; a frame before that is drawn from the blank canvas on.
+    `last` takes the place of the last frame.
+    """
+
+    def __init__(
+        self, strokes: Strokes, size: tuple[int, int], moments: np.ndarray, last: np.ndarray | None = None
+    ) -> None:
+        self.strokes, self.size, self.moments = strokes, size, moments
+        self.final = len(moments) - 1
+        self.kept = {} if last is None else {self.final: last}
+        self.lock = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.stream, self.drawn = canvases(self.strokes, self.size, self.moments), 0
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[k] for k in range(len(self))[index]]
+        index = range(len(self))[index]
+        with self.lock:
+            if index not in self.kept:
+                if index < self.drawn:
+                    self._begin()
+                while self.drawn <= index:
+                    frame = next(self.stream)
+                    self.drawn += 1
+                self.kept = {k: kept for k, kept in self.kept.items() if k == self.final} | {index: frame}
+            return self.kept[index]
 
 
 def to_uint8(canvas: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The sequence folder: what `generate` writes, and how a finished one is recognised."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,16 @@ import numpy as np
 from paintproc.config.generate import GenerateConfig
 from paintproc.errors import OutputError
 from paintproc.files import file_digest, plain_errors, whole_folder
-from paintproc.media import contact_sheet, label, save_animation, save_png, save_video
+from paintproc.media import contact_sheet, label, save_animation, save_png, save_video, shrink_pixels
 from paintproc.process.clock import canvases
 from paintproc.process.generate import PROVENANCE
 from paintproc.sequence import RECORD, PaintingSequence, differences, read_record, write_record
 from paintproc.strokes.svg import strokes_to_svg
 from paintproc.strokes.values import Strokes, strokes_to_bytes
 from paintproc.version import __version__
+
+FILM_SIDE = 1280
+"""Longer side of the video in pixels, at most; `paintproc render` makes larger ones."""
 
 
 def save_sequence(
@@ -48,15 +51,14 @@ def write_sequence(
     comment = _comment(sequence)
     text = {"Software": "paintproc", "Comment": comment}
     digits = max(3, len(str(len(sequence) - 1)))
-    frames = [label(frame) for frame in sequence.frames] if config.label else list(sequence.frames)
+    frames = [label(frame) for frame in sequence.frames] if config.label else sequence.frames
     names = [f"frames/{k:0{digits}d}.png" for k in range(len(sequence))]
     # compressing leaves a processor to the video, which is drawn and encoded meanwhile
     with ThreadPoolExecutor(1 if "mp4" in config.format else 2) as pool:
         jobs = []
         if "frames" in config.format:
             (folder / "frames").mkdir()
-            for name, frame in zip(names, frames, strict=True):
-                jobs.append(pool.submit(save_png, folder / name, frame, text))
+            jobs.append(pool.submit(_save_frames, folder, frames, names, text))
         if "sheet" in config.format:
             jobs.append(pool.submit(_save_sheet, folder, frames, _labels(sequence), text))
         try:
@@ -70,13 +72,18 @@ def write_sequence(
     write_record(sequence, folder, names if "frames" in config.format else None)
 
 
-def _save_sheet(folder: Path, frames: list[np.ndarray], labels: list[str], text: dict[str, str]) -> None:
+def _save_frames(folder: Path, frames: Sequence[np.ndarray], names: Sequence[str], text: dict[str, str]) -> None:
+    for name, frame in zip(names, frames, strict=True):
+        save_png(folder / name, frame, text)
+
+
+def _save_sheet(folder: Path, frames: Sequence[np.ndarray], labels: list[str], text: dict[str, str]) -> None:
     save_png(folder / "sheet.png", contact_sheet(frames, labels), text)
 
 
 def _save_pages(
     sequence: PaintingSequence,
-    frames: list[np.ndarray],
+    frames: Sequence[np.ndarray],
     folder: Path,
     config: GenerateConfig,
     comment: str,
@@ -107,7 +114,7 @@ def film_length(fps: int, duration: float) -> int:
 
 
 def film_frames(strokes: Strokes, last: np.ndarray, fps: int, duration: float) -> Iterator[np.ndarray]:
-    """The video's frames: strokes grow along their path; the last tenth shows `last`."""
+    """The video's frames, of the size of `last`: strokes grow along their path; the last tenth shows `last`."""
     count = film_length(fps, duration)
     moving = min(count - 1, max(1, round(0.9 * count)))
     yield from canvases(strokes, last.shape[:2], np.arange(moving) / moving)
@@ -185,7 +192,8 @@ def _save_strokes(
         save_openraster(folder / "strokes.ora", strokes, (height, width), comment)
     if "mp4" in config.format:
         count = film_length(config.fps, config.duration)
-        film = film_frames(strokes, sequence.frames[-1], config.fps, config.duration)
+        last = shrink_pixels(sequence.frames[-1], FILM_SIDE)
+        film = film_frames(strokes, last, config.fps, config.duration)
         if config.label:
             film = map(label, film)
         save_video(folder / "process.mp4", reported(film, count, progress), count, config.fps, comment)

@@ -1,6 +1,6 @@
 """From a picture to the sequence of canvases that leads to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from paintproc.errors import InputError
 from paintproc.media import Picture, PillowImage, load_picture, picture_from_image, picture_from_pixels, shrink_picture
 from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import captions, name_regions, stages
-from paintproc.process.clock import canvases, even_changes, stage_ends
+from paintproc.process.clock import DrawnFrames, even_changes, stage_ends
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
 from paintproc.scene.networks import (
@@ -30,6 +30,8 @@ from paintproc.strokes.fit import fit
 from paintproc.strokes.values import Strokes
 from paintproc.version import __version__
 
+KEPT_BYTES = 2**27
+"""Frames that take more memory than this are drawn whenever they are asked for."""
 PROVENANCE = "synthetic process, not a recording"
 
 Image = str | Path | np.ndarray | PillowImage | Picture
@@ -61,12 +63,15 @@ def generate(
     scene = find_scene(target, observe(target, networks)) if needs_scene(config) else None
     strokes = _paint(target, config, plan, scene, begun, networks, progress)
     moments = _moments(strokes, (height, width), config)
-    frames = list(canvases(strokes, (height, width), moments))
+    last = target if config.finish == "exact" else None
+    frames: Sequence[np.ndarray] = DrawnFrames(strokes, (height, width), moments)
     sentences = captions(strokes, moments)
     distances = frame_distances(frames[-1], target)
-    if config.finish == "exact":
-        frames[-1] = target
+    if last is not None:
+        frames = DrawnFrames(strokes, (height, width), moments, last)
         sentences[-1] = "finished: the picture itself"
+    if len(frames) * target.size <= KEPT_BYTES:
+        frames = list(frames)
     return PaintingSequence(
         frames=frames,
         progress=moments,

@@ -103,8 +103,7 @@ def painting(
         raise ValueError(f"the scene is {scene.regions.shape}, the target {target.shape}")
     blank = np.array(plan.blank, np.float32)
     ground = blank if canvas is None else np.clip(np.ascontiguousarray(canvas, np.float32), 0, 1)
-    layers = find_layers(target, scene, under_layers(target, plan.stage, ground), plan.behind, filler)
-    painter = _Painter(target, count, plan, scene, layers, ground, seed)
+    painter = _Painter(Work(target, ground, plan.stage, count, seed, BRUSHES), scene, plan, filler)
     efforts = np.cumsum([1e-9, *(0 if s.role in PREPARES else s.steps * s.scale**2 for s in plan.stage)])
     for number in range(len(plan.stage)):
         yield from painter.paint_stage(number)
@@ -115,19 +114,11 @@ def painting(
 class _Painter:
     """A painting under a plan: the strokes so far, and what their scene and plan ask of them."""
 
-    def __init__(
-        self,
-        target: np.ndarray,
-        count: int,
-        plan: Plan,
-        scene: Scene,
-        layers: list[np.ndarray],
-        ground: np.ndarray,
-        seed: int,
-    ) -> None:
-        self.work = Work(target, ground, plan.stage, count, seed, BRUSHES)
-        self.scene, self.stages, self.layers = scene, plan.stage, layers
-        self.begun = ground.ndim == 3
+    def __init__(self, work: Work, scene: Scene, plan: Plan, filler: Filler) -> None:
+        self.work, self.scene, self.stages = work, scene, plan.stage
+        under = under_layers(work.target, plan.stage, work.ground)
+        self.layers = find_layers(work.target, scene, under, plan.behind, filler)
+        self.begun = work.ground.ndim == 3
         self.layered = np.array([stage.aim == "layers" for stage in plan.stage])
 
     def paint_stage(self, number: int) -> Iterator[Descent]:
@@ -180,7 +171,7 @@ class _Painter:
     def regions(self, view: View) -> np.ndarray:
         """The scene's regions [h, w] at the size of `view`."""
         size = view.target.shape[1::-1]
-        return cv2.resize(self.scene.regions.astype(np.float32), size, interpolation=cv2.INTER_NEAREST).astype(np.int32)
+        return np.asarray(cv2.resize(self.scene.regions, size, interpolation=cv2.INTER_NEAREST))
 
     def own_aims(self, view: View) -> Callable[[], OwnAims]:
         """What gives the strokes' own aims at the time of asking, for strokes in pixels of `view`."""

@@ -229,6 +229,9 @@ class View:
 class Work:
     """The strokes of one picture while they are painted, in pixels of the view at work, and what is known of each.
 
+    `target` and `ground` are the picture and what lies under the strokes, at the largest size at which they are
+    optimised; `under` is the ground as it was given.
+
     `born` [N, 2, 3] is the color from which a stroke may stray so far and no farther, `fixed` [N] whether it
     stays as it is.
     """
@@ -242,11 +245,16 @@ class Work:
         seed: int,
         brushes: tuple[np.ndarray, ...] = (ROUND,),
     ) -> None:
-        self.target, self.ground, self.maps = target, ground, brushes
+        height, width = target.shape[:2]
+        self.aspect = width / height
+        largest = min(1.0, (max(MOST_PIXELS, PIXELS_EACH * count) / (height * width)) ** 0.5)
+        self.target, self.maps = shrink(target, largest), brushes
+        self.ground = ground if ground.ndim == 1 else shrink(ground, largest)
+        self.under = ground
         self.stages, self.count = stages, count
         self.random = np.random.Generator(np.random.Philox(seed))
-        self.side = max(target.shape[:2])
-        self.largest = min(1.0, (max(MOST_PIXELS, PIXELS_EACH * count) / (target.size / 3)) ** 0.5)
+        self.side = max(self.target.shape[:2])
+        self.thinnest = SMALLEST_RADIUS * self.target.shape[1] / width
         self.shorter = min(1.0, (LENGTH_COUNT / max(count, 1)) ** 0.25)
         self.strokes, self.adam = StrokeArrays.zeros(0), Adam(0)
         self.stage, self.region, self.brush = (np.zeros(0, np.int32) for _ in range(3))
@@ -256,8 +264,8 @@ class Work:
         return len(self.strokes)
 
     def view(self, scale: float) -> View:
-        """The picture at `scale` times the largest resolution of the optimisation."""
-        wanted = min(1.0, max(scale * self.largest, SMALLEST_SIDE / self.side))
+        """The picture at `scale` times the size of `target`."""
+        wanted = min(1.0, max(scale, SMALLEST_SIDE / self.side))
         target = shrink(self.target, wanted)
         ground = self.ground if self.ground.ndim == 1 else shrink(self.ground, wanted)
         canvas = np.ascontiguousarray(np.broadcast_to(ground, target.shape), np.float32)
@@ -338,7 +346,7 @@ class Work:
         bounds.rate.points[:], bounds.rate.radius[:] = move[:, None, None], move[:, None] / 2
         bounds.rate.color[:], bounds.rate.alpha[:] = TINT, TINT
         bounds.low.points[:], bounds.high.points[:] = -view.side, 2 * view.side
-        thinnest = SMALLEST_RADIUS * view.scale * (1 + settings.thicker * (len(self.stages) - 1 - self.stage))
+        thinnest = self.thinnest * view.scale * (1 + settings.thicker * (len(self.stages) - 1 - self.stage))
         bounds.low.radius[:] = thinnest[:, None]
         bounds.high.radius[:] = np.maximum(thinnest, LARGEST_RADIUS * view.side)[:, None]
         current = self.stage == number
@@ -361,7 +369,6 @@ class Work:
         return np.argsort(np.where(self.fixed, np.inf, removal), kind="stable")[: min(count, int((~self.fixed).sum()))]
 
     def finished(self, regions: tuple[str, ...] = ("picture",)) -> Strokes:
-        height, width = self.target.shape[:2]
         fields: dict[str, Any] = self.strokes.as_fields(self.side)
         return Strokes(
             **fields,
@@ -371,8 +378,8 @@ class Work:
             region=self.region,
             stages=tuple(planned.stage for planned in self.stages),
             regions=regions,
-            ground=self.ground,
-            aspect=width / height,
+            ground=self.under,
+            aspect=self.aspect,
         )
 
 
