@@ -1,8 +1,8 @@
 """Make anew what is generated: commands.md, python.md, benchmarks.md and the pictures.
 
-    python docs/make.py [--check]
+    python docs/make.py [--pages | --check]
 
-With --check nothing is written; exit 1 if a page is not what it would become.
+With --pages the pictures stay as they are. With --check nothing is written; exit 1 where a page is not current.
 """
 
 import json
@@ -278,9 +278,10 @@ def main() -> int:
     if not CHECK:
         for name, make in PAGES.items():
             (DOCS / name).write_text(make())
-        pictures()
-        strips()
-        scenes()
+        if "--pages" not in sys.argv:
+            pictures()
+            strips()
+            scenes()
     return bool(stale)
 
 

@@ -84,8 +84,8 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 
 def shrink_pixels(pixels: np.ndarray, max_side: int) -> np.ndarray:
-    """`pixels`, uint8 [H, W, 3], with the longer side at most `max_side`; themselves where they are no larger."""
-    return pixels if max(pixels.shape[:2]) <= max_side else np.array(_shrunk(Image.fromarray(pixels), max_side))
+    """`pixels`, uint8 [H, W, 3], with the longer side at most `max_side`."""
+    return np.array(_shrunk(Image.fromarray(pixels), max_side))
 
 
 def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
@@ -344,8 +344,7 @@ def save_video(path: Path, frames: Iterable[np.ndarray], count: int, fps: int, c
                 raise
         if process.wait() != 0:
             raise _video_error(path, log)
-    found = count_frames(path)
-    if found != count:
+    if (found := count_frames(path)) != count:
         raise OutputError(f"The video {path.name} holds {found} frames instead of {count}.", "Is the disk full?")
 
 
@@ -356,12 +355,6 @@ def count_frames(path: Path) -> int:
         output, _ = process.communicate()
     counts = [line.removeprefix(b"frame=") for line in output.splitlines() if line.startswith(b"frame=")]
     return int(counts[-1]) if process.returncode == 0 and counts else 0
-
-
-def ffmpeg_version() -> str:
-    import imageio_ffmpeg
-
-    return str(imageio_ffmpeg.get_ffmpeg_version())
 
 
 @contextlib.contextmanager

@@ -189,6 +189,9 @@ def choices_of(parameter: Any) -> set[str]:
     """What an option may be, where only some words are possible; else empty."""
     if "|" in (parameter.metavar or ""):
         return set(parameter.metavar.split("|"))
+    told = re.search(r"Choices: ([^.]+)\.", getattr(parameter, "help", None) or "")
+    if told:
+        return set(told[1].split(", "))
     if hasattr(parameter, "type"):
         return set(getattr(parameter.type, "choices", ()))
     kind = parameter.type_descriptor.annotation

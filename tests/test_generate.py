@@ -40,7 +40,7 @@ def test_one_picture(paintproc, small_file, painting):
     record = json.loads((folder / "sequence.json").read_text())
     assert [frame["progress"] for frame in record["frames"]] == pytest.approx([0, 1 / 3, 2 / 3, 1], abs=1e-6)
     assert [frame["seconds"] for frame in record["frames"]] == [0, 1200, 2400, 3600]
-    assert record["frames"][0]["stage"] == "ground"
+    assert record["frames"][0]["stage"] == "blank"
     assert record["provenance"] == "synthetic process, not a recording"
     assert record["settings"]["strokes"] == record["strokes"] == 30
     blank, *_, last = [np.array(Image.open(folder / frame["file"])) for frame in record["frames"]]

@@ -12,11 +12,12 @@ from paintproc.config.plan import PlannedStage, read_plan
 from paintproc.process.clock import DrawnFrames, canvases, stroke_ends, to_uint8
 from paintproc.process.paint import paint, paint_batch
 from paintproc.scene.find import find_scene
+from paintproc.strokes.adam import Adam, Bounds
 from paintproc.strokes.brushes import ROUND, dry_brush
 from paintproc.strokes.fit import fit, fit_batch
 from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.in_turn import lay_in_turn
-from paintproc.strokes.optimize import Adam, Bounds, OwnAims, Work
+from paintproc.strokes.optimize import OwnAims, Work
 from paintproc.strokes.rasterize import rasterize
 
 

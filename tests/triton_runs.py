@@ -62,8 +62,9 @@ def run_all(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def descent_of(count: int, seed: int, size: tuple[int, int], own: bool) -> Any:
     """A `Descent` of two steps: strokes of two brushes, one of them fixed, and perhaps aims of their own."""
+    from paintproc.strokes.adam import Adam, Bounds
     from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
-    from paintproc.strokes.optimize import Adam, Bounds, Descent, OwnAims
+    from paintproc.strokes.optimize import Descent, OwnAims
 
     random = np.random.default_rng(seed)
     strokes, bounds = StrokeArrays.empty(count), Bounds.empty(count)

@@ -26,7 +26,7 @@ class GenerateConfig:
         "What finds the regions. Networks need weights; auto uses those at hand that do better.",
         PAINTING,
     ] = "auto"
-    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0.", PAINTING] = "auto"
+    device: Annotated[str, "Where networks and, with cuda, strokes run: auto, cpu, cuda or cuda:0.", PAINTING] = "auto"
     painting_time: Annotated[float, "Minutes the painter is said to take; sets `seconds` in the record.", PAINTING] = (
         60.0
     )

@@ -28,7 +28,7 @@ class SynthConfig:
         "What finds the regions. Networks need weights and seconds a picture; auto uses those at hand.",
         PAINTING,
     ] = "builtin"
-    device: Annotated[str, "Where networks run: auto, cpu, cuda or cuda:0.", PAINTING] = "auto"
+    device: Annotated[str, "Where networks and, with cuda, strokes run: auto, cpu, cuda or cuda:0.", PAINTING] = "auto"
     seed: Annotated[int, "Another seed gives other sequences of the same pictures.", PAINTING] = 0
 
     def __post_init__(self) -> None:

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 
 from paintproc.config.plan import BLANK, Stage
+from paintproc.strokes.adam import Adam, Bounds
 from paintproc.strokes.births import blur, contour_direction, shrink
 from paintproc.strokes.fit import check_target
 from paintproc.strokes.ops.arrays import Brushes, StrokeArrays, join
 from paintproc.strokes.ops.cpu import composite
 from paintproc.strokes.ops.in_turn import LaidStrokes, lay_alone, lay_in_turn
-from paintproc.strokes.optimize import LARGEST_RADIUS, LENGTH_COUNT, SMALLEST_RADIUS, Adam, Bounds
+from paintproc.strokes.optimize import LARGEST_RADIUS, LENGTH_COUNT, SMALLEST_RADIUS
 from paintproc.strokes.values import Strokes
 
 STAGES = (

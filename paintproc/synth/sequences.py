@@ -16,7 +16,7 @@ from paintproc.media import Picture
 from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import BLANK_STAGE, captions, name_regions, stages
 from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint8, visible_change
-from paintproc.process.generate import PROVENANCE, package_versions
+from paintproc.process.generate import PROVENANCE, package_versions, stroke_device
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
 from paintproc.scene.networks import SceneNetworks, choose_filler, network_versions, observe
@@ -62,6 +62,7 @@ def sequence_facts(config: SynthConfig, method: str, networks: SceneNetworks) ->
         "settings": settings,
         "plan": read_plan(HUMAN).as_json() if method == HUMAN else None,
         "scene": str(networks) if method == HUMAN or method not in METHODS else None,
+        "painted_on": "cuda" if config.device.startswith("cuda") else "cpu",
     }
 
 
@@ -100,7 +101,7 @@ def make_sequence(
     are kept in the sequence's `info`. Equal arguments give equal sequences.
     """
     networks = networks or SceneNetworks()
-    target, device = picture.pixels, "cpu"
+    target, device = picture.pixels, stroke_device(config.device)
     if scene is None and needs_scene(config):
         scene = find_scene(target, observe(target, networks))
     source_seed = hashlib.sha256(f"{config.seed} {method} {picture.sha256}".encode()).hexdigest()

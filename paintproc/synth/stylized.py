@@ -16,13 +16,13 @@ import numpy as np
 from scipy.ndimage import uniform_filter
 
 from paintproc.config.plan import BLANK, Stage
+from paintproc.strokes.adam import Adam, Bounds
 from paintproc.strokes.births import contour_direction
 from paintproc.strokes.brushes import marker_brush, oil_brush
 from paintproc.strokes.fit import check_target
 from paintproc.strokes.ops.arrays import Brushes, StrokeArrays, join
 from paintproc.strokes.ops.cpu import composite
 from paintproc.strokes.ops.in_turn import lay_in_turn
-from paintproc.strokes.optimize import Adam, Bounds
 from paintproc.strokes.values import Strokes
 from paintproc.synth.transport import SIDE, area_matrix, transport_gradient
 
