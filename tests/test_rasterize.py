@@ -191,7 +191,8 @@ def test_gradients_by_the_canvas_and_the_brushes_equal_finite_differences():
     strokes = random_strokes(7, seed=11, size=0.15, brushes=(ROUND, 0.2 + 0.6 * BRISTLES))
     canvas = np.random.default_rng(2).random((40, 33, 3)).astype(np.float32)
     upstream = smooth_upstream((40, 33), 3)
-    _, gradients = rasterize_gradients(strokes, canvas, upstream)
+    _, gradients = rasterize_gradients(strokes, canvas, upstream, brush_gradients=True)
+    assert rasterize_gradients(strokes, canvas, upstream)[1].brushes == ()
 
     def loss(brushes: tuple[np.ndarray, ...], canvas: np.ndarray) -> float:
         return float((rasterize_slowly(Float64Strokes(strokes, "brushes", brushes), canvas) * upstream).sum())
@@ -267,7 +268,7 @@ def test_the_number_of_threads_does_not_change_a_byte(monkeypatch):
     results = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(module, "thread_count", lambda n=threads: n)
-        picture, gradients = squared_error_gradients(strokes, canvas, np.ones_like(canvas))
+        picture, gradients = squared_error_gradients(strokes, canvas, np.ones_like(canvas), brush_gradients=True)
         arrays = [
             part for value in vars(gradients).values() for part in (value if isinstance(value, tuple) else [value])
         ]

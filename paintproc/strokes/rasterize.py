@@ -21,7 +21,7 @@ class StrokeGradients:
 
     `removal` [N] is how much the loss grows when the stroke is taken away: exact, since the
     picture is linear in each stroke's opacity. The cap of opacity lets gradients through.
-    `canvas` [H, W, 3] is the derivative by the canvas, `brushes` those by each brush map.
+    `canvas` [H, W, 3] is the derivative by the canvas, `brushes` those by each brush map, where asked for.
     """
 
     points: np.ndarray
@@ -65,10 +65,18 @@ def rasterize(
 
 
 def rasterize_gradients(
-    strokes: Strokes, canvas: np.ndarray, upstream: np.ndarray, *, softness: float = SOFTNESS
+    strokes: Strokes,
+    canvas: np.ndarray,
+    upstream: np.ndarray,
+    *,
+    softness: float = SOFTNESS,
+    brush_gradients: bool = False,
 ) -> tuple[np.ndarray, StrokeGradients]:
-    """The picture, and the gradients of sum(picture * upstream); `upstream` [H, W, 3]."""
-    return _with_gradients(strokes, canvas, softness, upstream=upstream)
+    """The picture, and the gradients of sum(picture * upstream); `upstream` [H, W, 3].
+
+    Those by the brush maps take several times as long as all others; they are found with `brush_gradients`.
+    """
+    return _with_gradients(strokes, canvas, softness, brush_gradients, upstream=upstream)
 
 
 def squared_error_gradients(
@@ -78,24 +86,29 @@ def squared_error_gradients(
     weight: np.ndarray | None = None,
     *,
     softness: float = SOFTNESS,
+    brush_gradients: bool = False,
 ) -> tuple[np.ndarray, StrokeGradients]:
     """The picture, and the gradients of 1/2 sum weight (picture - target)^2.
 
     `target` [H, W, 3] in [0, 1], `weight` [H, W] (default 1). One pass, faster than
     `rasterize` followed by `rasterize_gradients`.
     """
-    return _with_gradients(strokes, canvas, softness, target=target, weight=weight)
+    return _with_gradients(strokes, canvas, softness, brush_gradients, target=target, weight=weight)
 
 
 def _with_gradients(
-    strokes: Strokes, canvas: np.ndarray, softness: float, **loss: Any
+    strokes: Strokes, canvas: np.ndarray, softness: float, brush_gradients: bool, **loss: Any
 ) -> tuple[np.ndarray, StrokeGradients]:
     canvas = _ground(strokes, canvas, None)
     side = max(canvas.shape[:2])
     brushes = Brushes.gather(strokes.brush, strokes.brushes)
-    done = composite(StrokeArrays.of(strokes, side), brushes, canvas, softness=softness, all_gradients=True, **loss)
+    done = composite(
+        StrokeArrays.of(strokes, side), brushes, canvas,
+        softness=softness, canvas_gradient=True, brush_gradients=brush_gradients, **loss,
+    )  # fmt: skip
     found = done.gradients.scale(side)
-    parts = np.split(done.brushes, np.cumsum([brush.size for brush in strokes.brushes])[:-1])
+    maps = strokes.brushes if brush_gradients else ()
+    parts = np.split(done.brushes, np.cumsum([brush.size for brush in maps])[:-1]) if maps else []
     return done.picture, StrokeGradients(
         points=found.points.copy(),
         radius=found.radius.copy(),
@@ -103,7 +116,7 @@ def _with_gradients(
         alpha=found.alpha.copy(),
         removal=done.removal.copy(),
         canvas=done.canvas,
-        brushes=tuple(part.reshape(brush.shape) for part, brush in zip(parts, strokes.brushes, strict=True)),
+        brushes=tuple(part.reshape(brush.shape) for part, brush in zip(parts, maps, strict=True)),
     )
 
 

@@ -145,7 +145,7 @@ def _rasterize_backward(
         from paintproc.strokes.ops import cpu
 
         arrays: list[Any] = [*map(_array, (upstream, *tensors)), softness]
-        found = cpu.backward(*arrays)
+        found = cpu.backward(*arrays, atlas_too=atlas_too)
         return tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
     from paintproc.strokes.ops import cuda
 

@@ -49,14 +49,16 @@ def composite(
     upstream: np.ndarray | None = None,
     reveal: np.ndarray | None = None,
     softness: float = kernels.SOFTNESS,
-    all_gradients: bool = False,
+    canvas_gradient: bool = False,
+    brush_gradients: bool = False,
     in_place: bool = False,
 ) -> Composited:
     """Lay `strokes`, in pixels, over `canvas` [H, W, 3].
 
     With `target` [H, W, 3] also the gradients of 1/2 sum weight (picture - target)^2, `weight` [H, W];
-    with `upstream` [H, W, 3] those of sum(picture * upstream). `all_gradients`: by the canvas and the
-    brushes as well. `in_place`: the picture is drawn into `canvas` itself, which is faster where few
+    with `upstream` [H, W, 3] those of sum(picture * upstream). `canvas_gradient` and `brush_gradients`
+    ask for those by the canvas and by the brushes as well; the latter take several times as long as
+    all others. `in_place`: the picture is drawn into `canvas` itself, which is faster where few
     strokes are laid; not with gradients. ValueError where shapes do not fit.
     """
     height, width = canvas.shape[:2]
@@ -75,12 +77,12 @@ def composite(
     nodes, first, start, pairs = find_tiles(rows, reveal, (height, width), softness)
     picture = canvas if in_place else np.empty_like(canvas)
     found = np.zeros((0 if mode == kernels.FORWARD else len(pairs), kernels.COLUMNS + 1), np.float32)
-    by_canvas = np.empty_like(canvas) if all_gradients else NOTHING
+    by_canvas = np.empty_like(canvas) if canvas_gradient else NOTHING
     across = -(-width // kernels.TILE)
     ends = divide(start, 64)
-    if all_gradients:
+    if brush_gradients:
         ends = sorted({*range(0, len(start) - 1, TILES_EACH * across), len(start) - 1})
-    sums = np.zeros((len(ends) - 1, brushes.data.size if all_gradients else 0), np.float32)
+    sums = np.zeros((len(ends) - 1, brushes.data.size if brush_gradients else 0), np.float32)
     place = {begin: k for k, begin in enumerate(ends)}
 
     def draw(begin: int, end: int) -> None:
@@ -144,6 +146,8 @@ def backward(
     atlas: np.ndarray,
     reveal: np.ndarray,
     softness: float,
+    *,
+    atlas_too: bool = True,
 ) -> tuple[np.ndarray, ...]:
     """Derivatives of sum(pictures * upstream) by points, radius, color, alpha, canvas and atlas, in their shapes."""
     by_strokes = [np.zeros_like(array) for array in (points, radius, color, alpha)]
@@ -153,13 +157,15 @@ def backward(
         _batch(points, radius, color, alpha, brush, canvas, atlas, reveal)
     ):
         done = composite(
-            strokes, brushes, canvas[b], upstream=upstream[b], reveal=shown, softness=softness, all_gradients=True
-        )
+            strokes, brushes, canvas[b], upstream=upstream[b], reveal=shown, softness=softness,
+            canvas_gradient=True, brush_gradients=atlas_too,
+        )  # fmt: skip
         found = done.gradients.scale(side)
         for total, part in zip(by_strokes, (found.points, found.radius, found.color, found.alpha), strict=True):
             total[b, begun] = part
         by_canvas[b] = done.canvas
-        by_atlas += done.brushes.reshape(atlas.shape)
+        if atlas_too:
+            by_atlas += done.brushes.reshape(atlas.shape)
     return (*by_strokes, by_canvas, by_atlas)
 
 
