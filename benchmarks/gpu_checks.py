@@ -17,9 +17,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from common import pictures, save
+from common import as_float, pictures, save
 
+from paintproc.config.plan import read_plan
+from paintproc.metrics.frames import psnr
+from paintproc.process.clock import to_uint8
+from paintproc.process.paint import paint_batch
 from paintproc.scene import depth, segment
+from paintproc.scene.find import find_scene
+from paintproc.strokes.fit import fit_batch
+from paintproc.strokes.rasterize import rasterize as draw_strokes
 from paintproc.strokes.torch import rasterize
 from paintproc.weights.manifest import named
 from paintproc.weights.store import find_weights, state, weights_folder
@@ -210,14 +217,36 @@ def stroke_descent(targets: list[np.ndarray]) -> dict[str, float]:
     }
 
 
+def paintings(targets: list[np.ndarray]) -> dict[str, float]:
+    """Mean PSNR and seconds of 500 strokes for each picture, by `fit` and by the human plan, on the CPU and on CUDA."""
+    units, scenes, plan = [as_float(target) for target in targets], [find_scene(t) for t in targets], read_plan("human")
+    found: dict[str, float] = {}
+    for device in ("cpu", "cuda"):
+        for name, work in (
+            ("fit", lambda device=device: fit_batch(units, 500, device=device)),
+            ("plan", lambda device=device: paint_batch(units, 500, plan, scenes, device=device)),
+        ):
+            work()
+            begun = time.perf_counter()
+            painted = work()
+            found[f"{name} on {device}, s"] = round(time.perf_counter() - begun, 3)
+            quality = [
+                psnr(to_uint8(draw_strokes(strokes, size=target.shape[:2])), target)
+                for strokes, target in zip(painted, targets, strict=True)
+            ]
+            found[f"{name} on {device}, dB"] = round(float(np.mean(quality)), 3)
+    return found
+
+
 def strokes_hold(results: dict[str, Any]) -> bool:
     """Whether the stroke op on CUDA keeps what it promises."""
-    descent = results["descent"]
+    descent, painted = results["descent"], results["paintings"]
     return (
         max(results["stroke values"].values()) <= LARGEST_ERROR
         and results["the same bytes"]
         and results["milliseconds"]["forward and backward, 64 at once"] <= MILLISECONDS
         and abs(descent["loss_cuda"] - descent["loss_cpu"]) <= 0.01 * descent["loss_before"]
+        and all(painted[f"{name} on cuda, dB"] > painted[f"{name} on cpu, dB"] - 0.1 for name in ("fit", "plan"))
     )
 
 
@@ -228,7 +257,11 @@ def main() -> int:
     targets = list(pictures("famous").values())[:PICTURES]
     results: dict[str, Any] = {"gpu": torch.cuda.get_device_name(0), "torch": torch.__version__}
     results |= {"stroke values": stroke_values(), "the same bytes": stroke_bytes()}
-    results |= {"milliseconds": stroke_milliseconds(), "descent": stroke_descent(targets)}
+    results |= {
+        "milliseconds": stroke_milliseconds(),
+        "descent": stroke_descent(targets),
+        "paintings": paintings(targets),
+    }
     folder = weights_folder()
     for name in segment.NETWORKS:
         if name != "sam2-tiny" and state(named(name), folder) == "here":

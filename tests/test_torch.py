@@ -222,3 +222,22 @@ def test_a_brush_and_a_canvas_are_learned():
     assert losses[-1] < losses[0] / 200
     assert (atlas - texture).abs().mean() < 0.1 * (0.5 - texture).abs().mean()
     assert (canvas - paper).abs().mean() < 0.1 * (0.5 - paper).abs().mean()
+
+
+def test_paintings_that_wait_together_are_those_painted_alone(monkeypatch):
+    """On a device the descents of all pictures run together; here each of them runs on the CPU instead."""
+    from paintproc.strokes.fit import fit, fit_batch
+    from paintproc.strokes.ops import cuda
+
+    asked = []
+
+    def run_descents(descents, device):
+        asked.append(len(descents))
+        return [descent.run() for descent in descents]
+
+    monkeypatch.setattr(cuda, "run_descents", run_descents)
+    pictures = [np.random.default_rng(k).random((40, 30 + 4 * k, 3)).astype(np.float32) for k in range(3)]
+    together = fit_batch(pictures, 25, device="cuda")
+    assert set(asked) == {3}
+    for picture, strokes in zip(pictures, together, strict=True):
+        assert np.array_equal(strokes.points, fit(picture, 25).points)

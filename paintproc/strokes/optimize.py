@@ -124,7 +124,8 @@ def run_paintings(paintings: Sequence[Painting], device: str = "cpu") -> list[St
                 waiting[k] = paintings[k].send(answer)
             except StopIteration as finished:
                 results[k] = finished.value
-        answers = dict(zip(waiting, run_descents(list(waiting.values()), device), strict=True))
+        if waiting:
+            answers = dict(zip(waiting, run_descents(list(waiting.values()), device), strict=True))
     return [results[k] for k in range(len(paintings))]
 
 
