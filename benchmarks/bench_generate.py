@@ -11,9 +11,13 @@ from pathlib import Path
 from common import COMMAND, pictures, run_measured, save, save_picture
 
 CASES = {
-    "defaults": (),
-    "--size 1024 --strokes 5000": ("--size", 1024, "--strokes", 5000),
+    "defaults": (1, 5, ()),
+    "--plan coarse-to-fine": (1, 5, ("--plan", "coarse-to-fine")),
+    "--size 1024 --strokes 5000": (2, 3, ("--size", 1024, "--strokes", 5000)),
+    "--size 2048 --strokes 8000": (4, 1, ("--size", 2048, "--strokes", 8000)),
+    "--size 4096 --strokes 20000": (8, 1, ("--size", 4096, "--strokes", 20000)),
 }
+"""How many times larger the picture is made, how often the command runs, and its options."""
 
 
 def main() -> None:
@@ -21,21 +25,22 @@ def main() -> None:
     target = max(targets.values(), key=lambda pixels: pixels.size)
     results = {"picture": list(target.shape[:2])}
     with tempfile.TemporaryDirectory() as folder:
-        small, large = Path(folder, "small.png"), Path(folder, "large.png")
-        save_picture(small, target)
-        save_picture(large, target.repeat(2, 0).repeat(2, 1))
+        small = Path(folder, "1.png")
+        for times in (1, 2, 4, 8):
+            save_picture(Path(folder, f"{times}.png"), target.repeat(times, 0).repeat(times, 1))
         cold = {**os.environ, "NUMBA_CACHE_DIR": str(Path(folder, "kernels"))}
         wall, peak = run_measured([COMMAND, "generate", "-i", small, "-o", Path(folder, "cold")], env=cold)
         results["defaults, first compilation"] = {"seconds": round(wall, 2), "peak_mib": round(peak)}
-        for name, options in CASES.items():
+        for number, (name, (times, repeats, options)) in enumerate(CASES.items()):
             runs = []
-            for k in range(5):
-                picture = large if options else small
-                output = Path(folder, f"{len(options)}-{k}")
-                runs.append(run_measured([COMMAND, "generate", "-i", picture, "-o", output, *options]))
+            for k in range(repeats):
+                output = Path(folder, f"{number}-{k}")
+                runs.append(
+                    run_measured([COMMAND, "generate", "-i", Path(folder, f"{times}.png"), "-o", output, *options])
+                )
             walls, peaks = zip(*runs, strict=True)
             results[name] = {
-                "seconds_median_of_5": round(statistics.median(walls), 2),
+                "seconds_median": round(statistics.median(walls), 2),
                 "seconds": [round(wall, 2) for wall in walls],
                 "peak_mib": round(max(peaks)),
             }
