@@ -63,15 +63,15 @@ def generate(
     scene = find_scene(target, observe(target, networks)) if needs_scene(config) else None
     strokes = _paint(target, config, plan, scene, begun, networks, progress)
     moments = _moments(strokes, (height, width), config)
-    last = target if config.finish == "exact" else None
     frames: Sequence[np.ndarray] = DrawnFrames(strokes, (height, width), moments)
+    kept = len(frames) * target.size <= KEPT_BYTES
+    if kept:
+        frames = list(frames)
     sentences = captions(strokes, moments)
     distances = frame_distances(frames[-1], target)
-    if last is not None:
-        frames = DrawnFrames(strokes, (height, width), moments, last)
+    if config.finish == "exact":
+        frames = [*frames[:-1], target] if kept else DrawnFrames(strokes, (height, width), moments, target)
         sentences[-1] = "finished: the picture itself"
-    if len(frames) * target.size <= KEPT_BYTES:
-        frames = list(frames)
     return PaintingSequence(
         frames=frames,
         progress=moments,

@@ -96,9 +96,7 @@ def painting(
     progress: Callable[[float], None] = lambda done: None,
 ) -> Painting:
     """`paint` as a generator of descents, for `run_paintings`."""
-    target = check_target(target, count)
-    if canvas is not None and canvas.shape != target.shape:
-        raise ValueError(f"the canvas is {canvas.shape}, the target {target.shape}")
+    target = check_target(target, count, canvas)
     if scene.regions.shape != target.shape[:2]:
         raise ValueError(f"the scene is {scene.regions.shape}, the target {target.shape}")
     blank = np.array(plan.blank, np.float32)

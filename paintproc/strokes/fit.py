@@ -62,9 +62,7 @@ def fitting(
     progress: Callable[[float], None] = lambda done: None,
 ) -> Painting:
     """`fit` as a generator of descents, for `run_paintings`."""
-    target = check_target(target, count)
-    if canvas is not None and canvas.shape != target.shape:
-        raise ValueError(f"the canvas is {canvas.shape}, the target {target.shape}")
+    target = check_target(target, count, canvas)
     ground = target.mean((0, 1)) if canvas is None else np.ascontiguousarray(canvas, np.float32)
     work = Work(target, np.clip(ground, 0, 1), levels, count, seed)
     efforts = np.cumsum([0.0, *(level.steps * level.scale**2 for level in levels)])
@@ -81,13 +79,18 @@ def fitting(
     return work.finished()
 
 
-def check_target(target: np.ndarray, count: int) -> np.ndarray:
-    """`target` as the kernels read it. ValueError unless it is [H, W, 3] in [0, 1] and `count` is not negative."""
+def check_target(target: np.ndarray, count: int, canvas: np.ndarray | None = None) -> np.ndarray:
+    """`target` as the kernels read it.
+
+    ValueError unless it is [H, W, 3] in [0, 1], a `canvas` has its shape, and `count` is not negative.
+    """
     target = np.ascontiguousarray(target, np.float32)
     if target.ndim != 3 or target.shape[2] != 3 or target.size == 0:
         raise ValueError(f"a target is [height, width, 3], got shape {target.shape}")
     if not (target.min() >= 0 and target.max() <= 1):
         raise ValueError("a target lies in [0, 1]")
+    if canvas is not None and canvas.shape != target.shape:
+        raise ValueError(f"the canvas is {canvas.shape}, the target {target.shape}")
     if count < 0:
         raise ValueError(f"the number of strokes is negative: {count}")
     return target

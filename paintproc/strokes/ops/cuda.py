@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paintproc.strokes.adam import MOMENTS
 from paintproc.strokes.ops.kernels import COLUMNS
 from paintproc.strokes.ops.triton_launch import (
     Gradients,
@@ -29,8 +30,6 @@ from paintproc.strokes.ops.triton_launch import (
 
 STATE = ("rows", "mean", "square", "age")
 """What `descend` changes."""
-MOMENTS = (0.8, 0.9)
-"""Decay of Adam's two running means, where a problem names none."""
 
 
 def forward(
