@@ -7,7 +7,6 @@ import re
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,26 +63,23 @@ def seconds(work: Callable[[], Any], repeats: int = 5) -> dict[str, float]:
     return {"median": round(middle, 6), "quartiles": [round(low, 6), round(high, 6)]}
 
 
-def run_measured(arguments: Sequence[object], **options: Any) -> tuple[float, float]:
-    """Wall seconds of a command, and the peak memory of its process tree in MiB."""
+def run_timed(arguments: Sequence[object], **options: Any) -> float:
+    """Wall seconds of a command."""
     begun = time.perf_counter()
+    subprocess.run([str(a) for a in arguments], stdout=subprocess.DEVNULL, check=True, **options)
+    return time.perf_counter() - begun
+
+
+def peak_memory(arguments: Sequence[object], **options: Any) -> float:
+    """Peak memory of a command's process tree in MiB. Looking at it slows the command, so it is not timed."""
     process = subprocess.Popen([str(a) for a in arguments], stdout=subprocess.DEVNULL, **options)
     peak = 0.0
-
-    def watch() -> None:
-        nonlocal peak
-        while process.poll() is None:
-            peak = max(peak, sum(map(resident, family(process.pid))))
-            time.sleep(0.01)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    code = process.wait()
-    wall = time.perf_counter() - begun
-    watcher.join()
-    if code:
-        raise RuntimeError(f"{arguments} ended with {code}")
-    return wall, peak
+    while process.poll() is None:
+        peak = max(peak, sum(map(resident, family(process.pid))))
+        time.sleep(0.02)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} ended with {process.returncode}")
+    return peak
 
 
 def family(pid: int) -> list[int]:

@@ -127,7 +127,7 @@ def generate_table(results: dict) -> str:
     rows = []
     for name, row in results.items():
         if isinstance(row, dict):
-            rows.append([name, row.get("seconds_median", row["seconds"]), row["peak_mib"]])
+            rows.append([name, row["seconds_median"], row["peak_mib"]])
     return table(["`paintproc generate`", "wall s", "peak MiB of the process tree"], rows)
 
 

@@ -26,6 +26,14 @@ def test_equal_to_scikit_image(shape, noise):
     assert ours["l1"] == pytest.approx(np.abs(x / 255 - y / 255).mean())
 
 
+@pytest.mark.parametrize("pixels", [1, 900, 2000])
+def test_strips_change_nothing(monkeypatch, pixels):
+    x, y = RANDOM.integers(0, 256, (2, 57, 60, 3)).astype(np.uint8)
+    whole = frame_distances(x, y)
+    monkeypatch.setattr("paintproc.metrics.frames.STRIP", pixels)
+    assert frame_distances(x, y) == pytest.approx(whole, rel=1e-12)
+
+
 def test_a_picture_and_itself():
     x = RANDOM.integers(0, 256, (9, 7, 3)).astype(np.uint8)
     assert mse(x, x) == 0

@@ -15,6 +15,7 @@ from paintproc.scene.find import find_scene
 from paintproc.strokes.adam import Adam, Bounds
 from paintproc.strokes.brushes import ROUND, dry_brush
 from paintproc.strokes.fit import fit, fit_batch
+from paintproc.strokes.ops import compiling, in_turn
 from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.in_turn import lay_in_turn
 from paintproc.strokes.optimize import OwnAims, Work
@@ -140,6 +141,38 @@ def test_machine_code_is_kept_by_the_source_of_all_kernels(tmp_path):
     with (tmp_path / "paintproc" / "strokes" / "ops" / "kernels.py").open("a") as file:
         file.write("# another line\n")
     assert folder() != before
+
+
+def test_what_is_compiled_ahead_is_what_is_called():
+    """One signature: a second would be compiled when strokes are laid, and the first for nothing."""
+    in_turn.compile_now()
+    canvas = np.zeros((20, 30, 3), np.float32)
+    lay_in_turn(some_strokes(3, 30), Brushes.round(3), canvas, canvas[None], np.zeros(3, np.int32))
+    assert len(in_turn.lay_tiles.signatures) == 1
+
+
+@pytest.mark.parametrize(("processors", "compiled", "started"), [(2, False, 1), (1, False, 0), (2, True, 0)])
+def test_another_process_compiles_where_that_saves_time(monkeypatch, processors, compiled, started):
+    runs = []
+    monkeypatch.setattr(compiling, "thread_count", lambda: processors)
+    monkeypatch.setattr(compiling, "is_compiled", lambda kernel: compiled)
+    monkeypatch.setattr(compiling.subprocess, "Popen", lambda command, **streams: runs.append(command))
+    compiling.compile_in_background()
+    monkeypatch.undo()
+    assert len(runs) == started
+    for command in runs:
+        assert subprocess.run(command, check=True, capture_output=True).stderr == b""
+
+
+def doubled(number):
+    return 2 * number
+
+
+def test_a_kernel_counts_as_compiled_where_its_machine_code_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiling, "kernel_folder", lambda: tmp_path)
+    assert not compiling.is_compiled(compiling.kernel(doubled))
+    assert compiling.kernel(doubled)(4) == 8
+    assert compiling.is_compiled(compiling.kernel(doubled))
 
 
 def test_frames_drawn_when_asked_for_are_the_same(painting):

@@ -10,7 +10,7 @@ from paintproc.process.captions import color_word, name_regions
 from paintproc.scene.find import find_scene
 from paintproc.scene.layers import fill, find_layers
 from paintproc.scene.picture import scene_picture
-from paintproc.scene.regions import MOST_REGIONS
+from paintproc.scene.regions import MOST_REGIONS, enlarge
 from paintproc.scene.values import Scene
 
 
@@ -52,6 +52,18 @@ def test_any_size_and_a_flat_picture(shape):
     scene = find_scene(np.full((*shape, 3), 120, np.uint8))
     assert scene.regions.shape == shape
     assert scene.weight.max() == 1
+
+
+@pytest.mark.parametrize("size", [(12, 16), (13, 16), (60, 41), (120, 160)])
+def test_parts_are_enlarged_as_opencv_enlarges_each_mask(size):
+    parts = np.random.default_rng(4).integers(0, 9, (12, 16)).astype(np.int32)
+    parts[2:9, 3:12] = 4  # part 7 has holes, part 12 lies in two corners
+    parts[0, 0] = parts[-1, -1] = 12
+    masks = [cv2.resize((parts == k).astype(np.float32), size[::-1]) for k in range(13)]
+    found = enlarge(parts, *size)
+    best = np.max(masks, axis=0)
+    assert np.take_along_axis(np.stack(masks), found[None], 0)[0] == pytest.approx(best, abs=1e-5)
+    assert set(np.unique(found)) == set(np.unique(parts))
 
 
 def test_scenes_are_checked():

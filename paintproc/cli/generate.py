@@ -275,9 +275,11 @@ def _paint(
     from paintproc.files import whole_folder
     from paintproc.process.folder import write_sequence
     from paintproc.process.generate import generate
-    from paintproc.strokes.ops.compiling import announce_compilation
+    from paintproc.strokes.ops.compiling import announce_compilation, compile_in_background
 
     announce_compilation(console.say)
+    if config.plan != FREE:
+        compile_in_background()
     with whole_folder(folder, replace=guard) as scratch, console.progress_bar(f"painting {name}") as progress:
 
         def advance(done: float) -> None:

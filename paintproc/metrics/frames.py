@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-STRIP = 256
-"""Pictures are compared so many rows at a time."""
+STRIP = 2**17
+"""Pictures are compared in strips of rows with about so many pixels, to save memory."""
 MARGIN = 5
 """Half the window of `ssim`, and the border that does not count, in pixels."""
 
@@ -50,8 +50,9 @@ def ssim(picture: np.ndarray, target: np.ndarray) -> float:
     height, width = picture.shape[:2]
     top, left = (MARGIN, MARGIN) if min(height, width) > 2 * MARGIN else (0, 0)
     total = 0.0
-    for y in range(top, height - top, STRIP):
-        end = min(height - top, y + STRIP)
+    strip = _strip(picture)
+    for y in range(top, height - top, strip):
+        end = min(height - top, y + strip)
         low, high = max(0, y - MARGIN), min(height, end + MARGIN)
         rows = _similarity(picture[low:high], target[low:high])[y - low : end - low]
         total += float(rows[:, left : width - left].sum())
@@ -75,10 +76,16 @@ def _similarity(picture: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _differences(picture: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
-    """`picture` minus `target`, int16, strip by strip: large pictures need little memory."""
+    """`picture` minus `target`, int16, strip by strip."""
     _check(picture, target)
-    for y in range(0, len(picture), STRIP):
-        yield picture[y : y + STRIP].astype(np.int16) - target[y : y + STRIP]
+    strip = _strip(picture)
+    for y in range(0, len(picture), strip):
+        yield picture[y : y + strip].astype(np.int16) - target[y : y + strip]
+
+
+def _strip(picture: np.ndarray) -> int:
+    """How many rows make a strip: not fewer than the margin of `ssim` on both sides of one."""
+    return max(2 * MARGIN, STRIP // picture.shape[1])
 
 
 def _check(picture: np.ndarray, target: np.ndarray) -> None:

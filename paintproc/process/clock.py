@@ -131,10 +131,8 @@ class DrawnFrames(Sequence[np.ndarray]):
         self.final = len(moments) - 1
         self.kept = {} if last is None else {self.final: last}
         self.lock = threading.Lock()
-        self._begin()
-
-    def _begin(self) -> None:
-        self.stream, self.drawn = canvases(self.strokes, self.size, self.moments), 0
+        self.drawn = 0
+        self.stream: Iterator[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -145,15 +143,20 @@ class DrawnFrames(Sequence[np.ndarray]):
         index = range(len(self))[index]
         with self.lock:
             if index not in self.kept:
-                if index < self.drawn:
-                    self._begin()
+                if self.stream is None or index < self.drawn:
+                    self.stream, self.drawn = canvases(self.strokes, self.size, self.moments), 0
                 while self.drawn <= index:
                     frame = next(self.stream)
                     self.drawn += 1
+                if index == self.final:
+                    self.stream = None  # its canvas takes four times the memory of a frame
                 self.kept = {k: kept for k, kept in self.kept.items() if k == self.final} | {index: frame}
             return self.kept[index]
 
 
 def to_uint8(canvas: np.ndarray) -> np.ndarray:
     """A float canvas in [0, 1] as uint8, rounded."""
-    return (np.clip(canvas, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    scaled = np.clip(canvas, 0, 1)
+    scaled *= np.float32(255)
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint8)

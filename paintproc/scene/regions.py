@@ -186,16 +186,41 @@ def object_masks(masks: np.ndarray, quality: np.ndarray) -> np.ndarray:
 def enlarge(parts: np.ndarray, height: int, width: int) -> np.ndarray:
     """Enlarge `parts` [h, w] to [height, width] with smooth borders.
 
-    The mask of each part is enlarged linearly; every pixel takes the part with the highest value.
+    The mask of each part is enlarged linearly; every pixel takes the part with the highest value. Only the box
+    around a part is looked at, since its mask is 0 outside.
     """
     best = np.full((height, width), -1, np.float32)
     result = np.zeros((height, width), np.int32)
+    y0, y1, fy = _neighbors(parts.shape[0], height)
+    x0, x1, fx = _neighbors(parts.shape[1], width)
     for k in range(int(parts.max()) + 1):
-        mask = cv2.resize((parts == k).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-        stronger = mask > best
-        np.copyto(best, mask, where=stronger)
-        np.copyto(result, np.int32(k), where=stronger)
+        mask = parts == k
+        rows, columns = _reached(mask.any(1), y0, y1), _reached(mask.any(0), x0, x1)
+        values = mask.astype(np.float32)
+        tall = _between(values[y0[rows]], values[y1[rows]], fy[rows, None])
+        values = _between(tall[:, x0[columns]], tall[:, x1[columns]], fx[columns])
+        here = best[rows, columns]
+        stronger = values > here
+        np.copyto(here, values, where=stronger)
+        np.copyto(result[rows, columns], np.int32(k), where=stronger)
     return result
+
+
+def _neighbors(count: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of `wanted` pixels in a row the two of `count` pixels it lies between, and how far from the first."""
+    place = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
+    first = place.astype(int)
+    return first, np.minimum(first + 1, count - 1), (place - first).astype(np.float32)
+
+
+def _reached(present: np.ndarray, first: np.ndarray, second: np.ndarray) -> slice:
+    """The run of enlarged pixels that have a neighbor in `present` [n]; empty where nothing is."""
+    places = np.flatnonzero(present[first] | present[second])
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0)
+
+
+def _between(a: np.ndarray, b: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+    return a + (b - a) * fraction
 
 
 def _numbered(labels: np.ndarray) -> np.ndarray:

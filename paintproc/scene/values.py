@@ -33,8 +33,8 @@ class Scene:
             raise ValueError(text)
         if (np.diff(self.depth) < 0).any():
             raise ValueError("depth decreases; regions are numbered from far to near")
-        pairs = np.unique(np.stack([self.parts.ravel(), self.regions.ravel()], 1), axis=0)
-        if len(np.unique(pairs[:, 0])) != len(pairs):
+        pairs = np.unique(self.parts.astype(np.int64) * count + self.regions)
+        if len(np.unique(pairs // count)) != len(pairs):
             raise ValueError("a part lies in more than one region")
 
     def __len__(self) -> int:

@@ -11,8 +11,8 @@ from paintproc.strokes.ops.cpu import composite
 from paintproc.strokes.ops.kernels import SOFTNESS, TILE
 from paintproc.strokes.values import Strokes
 
-MOST_PAIRS = 4_000_000
-"""Pairs of a tile and a stroke that are held at once while drawing: about 400 MB."""
+MOST_PAIRS = 500_000
+"""Pairs of a tile and a stroke that are held at once while drawing: about 50 MB."""
 
 
 @dataclass(frozen=True, eq=False)

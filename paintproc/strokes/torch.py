@@ -145,8 +145,9 @@ def _rasterize_backward(
         from paintproc.strokes.ops import cpu
 
         arrays: list[Any] = [*map(_array, (upstream, *tensors)), softness]
-        found = cpu.backward(*arrays, atlas_too=atlas_too)
-        return tuple(map(torch.from_numpy, found))  # type: ignore[return-value]
+        by_points, by_radius, *others = map(torch.from_numpy, cpu.backward(*arrays, atlas_too=atlas_too))
+        by_color, by_alpha, by_canvas, by_atlas = others
+        return by_points, by_radius, by_color, by_alpha, by_canvas, by_atlas
     from paintproc.strokes.ops import cuda
 
     return cuda.backward(upstream.contiguous(), *tensors, softness, picture=picture, atlas_too=atlas_too)

@@ -1,14 +1,20 @@
 """How the kernels are compiled, and where the machine code is kept between runs."""
 
+import contextlib
 import functools
 import hashlib
+import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import config, njit
+
+from paintproc.threads import thread_count
 
 OPTIONS: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
 
@@ -69,5 +75,28 @@ def announce_compilation(say: Callable[[str], None]) -> None:
     """Tell people when the kernels are about to be compiled for this machine."""
     from paintproc.strokes.ops.kernels import composite
 
-    if not composite.signatures and not any(kernel_folder().rglob("kernels.composite-*.nbi")):
+    if not is_compiled(composite):
         say("compiling the stroke kernels for this machine, once: about 10 seconds ...")
+
+
+def is_compiled(kernel: Any) -> bool:
+    """Whether the machine code of `kernel` is loaded, or kept from an earlier run."""
+    function = kernel.py_func
+    name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}-*.nbi"
+    return bool(kernel.signatures) or any(kernel_folder().rglob(name))
+
+
+def compile_in_background() -> None:
+    """Let another process compile the kernel of strokes laid in turn, if it is not compiled and a processor is free.
+
+    It is the one large kernel that a plan needs late: this process compiles the others meanwhile. Nothing waits for
+    the other process; if it fails, the kernel is compiled when it is called.
+    """
+    from paintproc.strokes.ops.in_turn import lay_tiles
+
+    if thread_count() > 1 and multiprocessing.parent_process() is None and not is_compiled(lay_tiles):
+        code = "from paintproc.strokes.ops.in_turn import compile_now; compile_now()"
+        quiet: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        with contextlib.suppress(OSError):
+            # -P: as this process, it must not import from the folder in which the user works
+            subprocess.Popen([sys.executable, "-P", "-c", code], **quiet)

@@ -96,6 +96,17 @@ def _lay(
     return LaidStrokes(kernels.add_up(found, pairs, len(rows)))
 
 
+def compile_now() -> None:
+    """Compile `lay_tiles`, by a call on one tile without strokes."""
+    brushes, canvas = Brushes.round(0), np.zeros((1, 1, 3), np.float32)
+    start, none = np.zeros(2, np.int32), np.zeros(0, np.int32)
+    nodes, rows, found = (np.zeros((0, columns), np.float32) for columns in (2, kernels.COLUMNS, FOUND))
+    lay_tiles(
+        nodes, start[:1], rows, brushes.of, brushes.shapes, brushes.data, start, np.zeros((0, 5), np.int32), canvas,
+        canvas[None], none, np.float32(SOFTNESS), False, 0, 1, found,
+    )  # fmt: skip
+
+
 @kernel
 def lay_tiles(  # type: ignore[no-untyped-def]
     nodes, first, rows, brush_of, brush_shapes, brush_data, start, pairs, canvas, aims, aim_of, softness,
