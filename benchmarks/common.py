@@ -71,11 +71,16 @@ def run_timed(arguments: Sequence[object], **options: Any) -> float:
 
 
 def peak_memory(arguments: Sequence[object], **options: Any) -> float:
-    """Peak memory of a command's process tree in MiB. Looking at it slows the command, so it is not timed."""
+    """Peak memory of a command's process tree in MiB. Looking at it slows the command, so it is not timed.
+
+    A process that is just being started shares its parent's memory for a moment, and both report all of it. So of two
+    looks in a row the lower one counts.
+    """
     process = subprocess.Popen([str(a) for a in arguments], stdout=subprocess.DEVNULL, **options)
-    peak = 0.0
+    peak = before = 0.0
     while process.poll() is None:
-        peak = max(peak, sum(map(resident, family(process.pid))))
+        now = sum(map(resident, family(process.pid)))
+        peak, before = max(peak, min(before, now)), now
         time.sleep(0.02)
     if process.returncode:
         raise RuntimeError(f"{arguments} ended with {process.returncode}")

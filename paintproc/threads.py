@@ -53,15 +53,25 @@ def divide(work_before: "np.ndarray", least: float) -> list[int]:
 
 
 def in_parallel(work: Callable[[int, int], Result], ends: Sequence[int]) -> list[Result]:
-    """`work(begin, end)` for each piece between consecutive `ends`, in this process's drawing threads."""
+    """`work(begin, end)` for each piece between consecutive `ends`, in this thread and in the drawing threads."""
     pieces = list(itertools.pairwise(ends))
-    if len(pieces) == 1:
-        return [work(*pieces[0])]
-    jobs = [_pool(os.getpid()).submit(work, *piece) for piece in pieces]
-    return [job.result() for job in jobs]
+    results: dict[int, Result] = {}
+    numbers = iter(range(len(pieces)))
+
+    def take_pieces() -> None:
+        for number in numbers:
+            results[number] = work(*pieces[number])
+
+    helpers = min(thread_count(), len(pieces)) - 1
+    jobs = [_pool(os.getpid()).submit(take_pieces) for _ in range(helpers)]
+    take_pieces()
+    for job in jobs:
+        if not job.cancel():
+            job.result()
+    return [results[number] for number in range(len(pieces))]
 
 
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """The drawing threads of one process: a forked child starts its own."""
-    return ThreadPoolExecutor(thread_count(), thread_name_prefix=f"rasterize-{process}")
+    """The drawing threads of one process, beside the one that asks: a forked child starts its own."""
+    return ThreadPoolExecutor(max(1, thread_count() - 1), thread_name_prefix=f"rasterize-{process}")

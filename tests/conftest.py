@@ -18,6 +18,25 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
 WEIGHTS = os.environ.get("PAINTPROC_WEIGHTS")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--skipped-before", action="store_true", help="only the tests that the last run skipped")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--skipped-before"):
+        skipped = set(config.cache.get("paintproc/skipped", []))
+        chosen = [item for item in items if skipped & {item.nodeid, item.nodeid.partition("::")[0]}]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Keep the names of skipped tests, and of files skipped as a whole."""
+    if not config.getoption("--skipped-before"):
+        reports = terminalreporter.stats.get("skipped", [])
+        config.cache.set("paintproc/skipped", sorted({report.nodeid for report in reports}))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in list(os.environ):

@@ -23,6 +23,7 @@ from paintproc.scene.layers import fill
 from paintproc.scene.networks import SceneNetworks, choose_networks, find_device, observe
 from paintproc.scene.regions import MOST_WITH_MASKS, pieces, superpixels
 from paintproc.scene.values import Observation
+from paintproc.strokes.ops.compiling import kernel_folder
 from paintproc.weights.manifest import named
 
 CHECKS = os.environ.get("PAINTPROC_CHECKS")
@@ -361,7 +362,8 @@ class TestCommand:
     def test_without_a_home_it_paints(self, paintproc, small_file, tmp_path):
         hidden = "import pwd, sys\ndef no(_): raise KeyError\npwd.getpwuid = no\n"
         hidden += "import os; os.environ.pop('HOME', None); os.environ.pop('PAINTPROC_WEIGHTS', None)\n"
-        hidden += f"os.environ['TMPDIR'] = {str(tmp_path)!r}\n"
+        kernels = kernel_folder().parent
+        hidden += f"os.environ['TMPDIR'] = {str(tmp_path)!r}\nos.environ['NUMBA_CACHE_DIR'] = {str(kernels)!r}\n"
         for words in (["weights", "path"], ["generate", str(small_file), "--strokes", "40", "--num-frames", "2"]):
             code = hidden + f"sys.argv = ['paintproc', *{words!r}]\nfrom paintproc.cli import main; main()"
             done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

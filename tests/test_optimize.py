@@ -15,7 +15,7 @@ from paintproc.scene.find import find_scene
 from paintproc.strokes.adam import Adam, Bounds
 from paintproc.strokes.brushes import ROUND, dry_brush
 from paintproc.strokes.fit import fit, fit_batch
-from paintproc.strokes.ops import compiling, in_turn
+from paintproc.strokes.ops import compiling
 from paintproc.strokes.ops.arrays import Brushes, StrokeArrays
 from paintproc.strokes.ops.in_turn import lay_in_turn
 from paintproc.strokes.optimize import OwnAims, Work
@@ -145,10 +145,17 @@ def test_machine_code_is_kept_by_the_source_of_all_kernels(tmp_path):
 
 def test_what_is_compiled_ahead_is_what_is_called():
     """One signature: a second would be compiled when strokes are laid, and the first for nothing."""
-    in_turn.compile_now()
-    canvas = np.zeros((20, 30, 3), np.float32)
-    lay_in_turn(some_strokes(3, 30), Brushes.round(3), canvas, canvas[None], np.zeros(3, np.int32))
-    assert len(in_turn.lay_tiles.signatures) == 1
+    script = (
+        "import numpy as np\n"
+        "from paintproc.strokes.ops import arrays, in_turn\n"
+        "in_turn.compile_now()\n"
+        "canvas = np.zeros((20, 30, 3), np.float32)\n"
+        "strokes, brushes = arrays.StrokeArrays.zeros(3), arrays.Brushes.round(3)\n"
+        "in_turn.lay_in_turn(strokes, brushes, canvas, canvas[None], np.zeros(3, np.int32))\n"
+        "print(len(in_turn.lay_tiles.signatures))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 @pytest.mark.parametrize(("processors", "compiled", "started"), [(2, False, 1), (1, False, 0), (2, True, 0)])

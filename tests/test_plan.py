@@ -168,7 +168,7 @@ def test_time_goes_to_long_strokes_new_colors_and_new_places(painted):
 def test_captions_name_what_was_painted(painted):
     _, _, strokes = painted
     words = captions(strokes, np.linspace(0, 1, 16))
-    assert words[0] == "the blank canvas"
+    assert words[0] == "the empty canvas"
     assert words[1] == "tone the ground"
     assert any(sentence.startswith("block in ") for sentence in words)
     assert any(sentence.startswith("work out the details of ") for sentence in words)

@@ -181,7 +181,7 @@ def test_any_plan_is_painted_told_judged_and_saved(tmp_path, painting, plan):
     assert np.array_equal(of_role(strokes, "drawing"), strokes.brush == 1)
 
     # told
-    assert (sequence.stages[0], sequence.captions[0]) == ("blank", "the blank canvas")
+    assert (sequence.stages[0], sequence.captions[0]) == ("blank", "the empty canvas")
     by_name = {stage.name: stage for stage in strokes.stages}
     for moments in (sequence.progress, np.linspace(0, 1, 60)):
         for name, sentence in list(zip(stages(strokes, moments), captions(strokes, moments), strict=True))[1:]:
@@ -367,7 +367,7 @@ def test_a_strokes_file_of_the_first_format_is_read(tmp_path):
     )  # fmt: skip
     assert (strokes.aspect, len(strokes), list(strokes.stage)) == (1.25, 3, [0, 1, 3])
     assert captions(strokes, stage_ends(strokes)) == [
-        "the blank canvas", "tone the ground", "draw the main contours", "my own: the picture",
+        "the empty canvas", "tone the ground", "draw the main contours", "my own: the picture",
     ]  # fmt: skip
     save_file(tensors, tmp_path / "other.safetensors", metadata=header | {"format": "paintproc-strokes-0"})
     with pytest.raises(paintproc.PaintprocError, match="not one of strokes"):

@@ -42,10 +42,10 @@ def test_import_paintproc_is_light():
 
 
 def cpu_seconds(*command: object) -> float:
-    """Processor time of a command, the least of five runs: wall-clock time says little on a busy machine."""
+    """Processor time of a command, the least of three runs: wall-clock time says little on a busy machine."""
     resource = pytest.importorskip("resource")
     taken = []
-    for _ in range(5):
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -101,8 +101,22 @@ def test_kernels_are_kept_in_the_users_cache_folder(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")} == kept
 
 
-@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", ""])
-def test_an_unwritable_home_is_no_obstacle(tmp_path, home):
-    done = run_rasterize({"HOME": home, "PATH": "/usr/bin", "TMPDIR": str(tmp_path)})
+def test_an_unwritable_home_is_no_obstacle(tmp_path):
+    done = run_rasterize({"HOME": "/proc/nowhere", "PATH": "/usr/bin", "TMPDIR": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("True")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HOME", "/proc/nowhere"), ("HOME", "/dev/null"), ("XDG_CACHE_HOME", "~nobody-of-this-name")],
+)
+def test_kernels_are_kept_elsewhere_where_the_home_is_of_no_use(tmp_path, monkeypatch, name, value):
+    from paintproc.strokes.ops.compiling import cache_folder
+
+    monkeypatch.chdir(tmp_path)  # an empty name is this folder
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    for variable in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, "")
+    monkeypatch.setenv(name, value)
+    assert cache_folder().is_relative_to(tmp_path)

@@ -11,7 +11,7 @@ from paintproc.console import complain
 from paintproc.version import __version__
 
 app = typer.Typer(
-    help="Show how a picture could have been painted, from the blank canvas to the finished one.",
+    help="Show how a picture could have been painted, from the empty canvas to the finished one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -110,7 +110,7 @@ def stages(strokes: Strokes, moments: np.ndarray) -> list[str]:
 
 def captions(strokes: Strokes, moments: np.ndarray) -> list[str]:
     """One short sentence a moment (part of painting time): what was done to get there."""
-    sentences = ["the blank canvas" if strokes.ground.ndim == 1 else "the begun canvas"]
+    sentences = ["the empty canvas" if strokes.ground.ndim == 1 else "the begun canvas"]
     for begin, end in itertools.pairwise(moments):
         stage, regions = named_regions(strokes, float(begin), float(end))
         if stage is None:

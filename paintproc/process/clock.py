@@ -23,6 +23,9 @@ CHANGE_SIDE, CHANGE_STEPS = 128, 32
 VISIBLE = 16
 """Difference, of 255, from which on a changed pixel counts in full."""
 
+STRIP = 64
+"""Canvases become uint8 so many rows at a time."""
+
 
 def stroke_ends(strokes: Strokes) -> np.ndarray:
     """When each stroke is finished, as a part of painting time [N]."""
@@ -120,7 +123,7 @@ def canvases(strokes: Strokes, size: tuple[int, int], moments: Iterable[float]) 
 class DrawnFrames(Sequence[np.ndarray]):
     """The canvases at some moments (parts of painting time, in order), drawn when they are asked for.
 
-    The last frame, and the one asked for last, are kept; a frame before that is drawn from the blank canvas on.
+    The last frame, and the one asked for last, are kept; a frame before that is drawn from the empty canvas on.
     `last` takes the place of the last frame.
     """
 
@@ -155,8 +158,11 @@ class DrawnFrames(Sequence[np.ndarray]):
 
 
 def to_uint8(canvas: np.ndarray) -> np.ndarray:
-    """A float canvas in [0, 1] as uint8, rounded."""
-    scaled = np.clip(canvas, 0, 1)
-    scaled *= np.float32(255)
-    scaled += np.float32(0.5)
-    return scaled.astype(np.uint8)
+    """A float canvas [H, ...] in [0, 1] as uint8, rounded."""
+    shown = np.empty(canvas.shape, np.uint8)
+    for y in range(0, len(canvas), STRIP):  # whole, the floats on the way take four times the canvas's memory
+        rows = np.clip(canvas[y : y + STRIP], 0, 1)
+        rows *= np.float32(255)
+        rows += np.float32(0.5)
+        shown[y : y + STRIP] = rows
+    return shown

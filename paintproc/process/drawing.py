@@ -1,5 +1,6 @@
 """The first strokes: a wash over the blank canvas, and a drawing of the main contours."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -12,6 +13,10 @@ from paintproc.strokes.ops.arrays import StrokeArrays
 
 CONTOUR_SIDE = 512
 """Contours are looked for in the picture at this size at most."""
+SMOOTHING = 0.008
+"""Standard deviation by which contours are smoothed, in canvas units."""
+BESIDE = 9
+"""Side in pixels of the square within which a contour must have a pixel of the region that is drawn."""
 UMBER = np.array([0.62, 0.54, 0.43], np.float32)
 """What the wash leans to: an earth color, as grounds often are."""
 
@@ -95,16 +100,22 @@ def _arc_length(piece: np.ndarray) -> float:
 def _contour_pieces(near: np.ndarray, own: np.ndarray, length: float) -> list[np.ndarray]:
     """Runs [n, 2] of the border of `near` beside `own`, each at most `length` pixels long."""
     height, width = near.shape
-    side = max(height, width)
-    smooth = cv2.GaussianBlur(near.astype(np.float32), (0, 0), 0.008 * side) > 0.5
-    beside = cv2.dilate(own.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool)
+    sigma = SMOOTHING * max(height, width)
+    # what lies farther from `own` than this changes nothing beside it
+    left, top, wide, high = cv2.boundingRect(own.astype(np.uint8))
+    margin = math.ceil(4 * sigma) + BESIDE
+    box = slice(max(0, top - margin), top + high + margin), slice(max(0, left - margin), left + wide + margin)
+    corner = np.array([box[1].start, box[0].start])
+    smooth = cv2.GaussianBlur(near[box].astype(np.float32), (0, 0), sigma) > 0.5
+    beside = cv2.dilate(own[box].astype(np.uint8), np.ones((BESIDE, BESIDE), np.uint8)).astype(bool)
     contours, _ = cv2.findContours(smooth.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     step = max(8, int(length))
     pieces = []
     for contour in contours:
-        points = contour[:, 0]
+        close = beside[contour[:, 0, 1], contour[:, 0, 0]]
+        points = contour[:, 0] + corner
         x, y = points[:, 0], points[:, 1]
-        inside = (x > 2) & (y > 2) & (x < width - 3) & (y < height - 3) & beside[y, x]
+        inside = (x > 2) & (y > 2) & (x < width - 3) & (y < height - 3) & close
         runs = np.split(np.arange(len(points)), np.flatnonzero(np.diff(inside.astype(int))) + 1)
         for run in runs:
             if not inside[run[0]] or len(run) < step // 4:

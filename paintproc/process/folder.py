@@ -61,6 +61,8 @@ def write_sequence(
             jobs.append(pool.submit(_save_frames, folder, frames, names, text))
         if "sheet" in config.format:
             jobs.append(pool.submit(_save_sheet, folder, frames, _labels(sequence), text))
+        if "svg" in config.format and sequence.strokes is not None:
+            jobs.append(pool.submit(_save_svg, folder, sequence.strokes, max(sequence.frames[-1].shape), comment))
         try:
             _save_strokes(sequence, folder, config, comment, progress)
             _save_pages(sequence, frames, folder, config, comment, text)
@@ -79,6 +81,10 @@ def _save_frames(folder: Path, frames: Sequence[np.ndarray], names: Sequence[str
 
 def _save_sheet(folder: Path, frames: Sequence[np.ndarray], labels: list[str], text: dict[str, str]) -> None:
     save_png(folder / "sheet.png", contact_sheet(frames, labels), text)
+
+
+def _save_svg(folder: Path, strokes: Strokes, side: int, comment: str) -> None:
+    (folder / "strokes.svg").write_text(strokes_to_svg(strokes, side, comment), encoding="utf-8", newline="\n")
 
 
 def _save_pages(
@@ -183,9 +189,6 @@ def _save_strokes(
         return
     height, width = sequence.frames[0].shape[:2]
     (folder / "strokes.safetensors").write_bytes(strokes_to_bytes(strokes, {"provenance": comment}))
-    if "svg" in config.format:
-        svg = strokes_to_svg(strokes, max(height, width), comment)
-        (folder / "strokes.svg").write_text(svg, encoding="utf-8", newline="\n")
     if "ora" in config.format:
         from paintproc.process.openraster import save_openraster
 

@@ -180,7 +180,11 @@ class _Painter:
 
     def aims(self, target: np.ndarray) -> np.ndarray:
         """The layers and, after them, the picture [R + 1, h, w, 3], at the size of `target`."""
-        return np.stack([*(cv2.resize(layer, target.shape[1::-1]) for layer in self.layers), target])
+        aims = np.empty((len(self.layers) + 1, *target.shape), np.float32)
+        for layer, aim in zip(self.layers, aims, strict=False):
+            cv2.resize(layer, target.shape[1::-1], dst=aim)
+        aims[-1] = target
+        return aims
 
     def aim_of(self) -> np.ndarray:
         """For each stroke the layer it is judged by, or the picture, which comes after them."""

@@ -40,7 +40,7 @@ def steps_sheet(sequence: PaintingSequence) -> np.ndarray:
 
     Each step has its number, stage, minutes of painting time, the canvas, its caption, and the
     main colors of what changed since the step before, dark to light. A sequence whose frames
-    all look like the blank canvas gives a page without steps. Equal sequences give equal pages.
+    all look like its first one gives a page without steps. Equal sequences give equal pages.
     """
     steps = choose_steps(sequence)
     columns = 2 if len(steps) > 3 else 1

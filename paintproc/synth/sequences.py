@@ -196,7 +196,7 @@ def _layered(
         frames=frames,
         progress=progress,
         stages=[BLANK_STAGE, *[SEGMENTS.name] * (config.num_frames - 1)],
-        captions=["the blank canvas", *_placed(segments, names, chosen)],
+        captions=["the empty canvas", *_placed(segments, names, chosen)],
         seconds=progress * GenerateConfig.painting_time * 60,
         target=target,
         info=info | {"painted_end": _distances(frames[-1], target)},

@@ -110,7 +110,7 @@ def find_tiles(
     def find(begin: int, end: int) -> np.ndarray:
         return kernels.find_pairs(nodes, first, rows, reveal, boxes, edge, height, width, begin, end)
 
-    found = np.concatenate(in_parallel(find, divide(work_before, 1 << 20)))
+    found = np.concatenate(in_parallel(find, divide(work_before, 1 << 19)))
     tiles = -(-height // kernels.TILE) * -(-width // kernels.TILE)
     return nodes, first, *kernels.sort_by_tile(found, tiles)
 
