@@ -117,6 +117,7 @@ class _Painter:
         under = under_layers(work.target, plan.stage, work.ground)
         self.layers = find_layers(work.target, scene, under, plan.behind, filler)
         self.begun = work.ground.ndim == 3
+        self.sized_aims: dict[tuple[int, ...], np.ndarray] = {}
         self.layered = np.array([stage.aim == "layers" for stage in plan.stage])
 
     def paint_stage(self, number: int) -> Iterator[Descent]:
@@ -179,12 +180,14 @@ class _Painter:
         return lambda: OwnAims(aims, canvas, self.aim_of()[self.work.first_free() :], ratio)
 
     def aims(self, target: np.ndarray) -> np.ndarray:
-        """The layers and, after them, the picture [R + 1, h, w, 3], at the size of `target`."""
-        aims = np.empty((len(self.layers) + 1, *target.shape), np.float32)
-        for layer, aim in zip(self.layers, aims, strict=False):
-            cv2.resize(layer, target.shape[1::-1], dst=aim)
-        aims[-1] = target
-        return aims
+        """The layers and, after them, the picture [R + 1, h, w, 3], at the size of `target`; made once a size."""
+        if target.shape not in self.sized_aims:
+            aims = np.empty((len(self.layers) + 1, *target.shape), np.float32)
+            for layer, aim in zip(self.layers, aims, strict=False):
+                cv2.resize(layer, target.shape[1::-1], dst=aim)
+            aims[-1] = target
+            self.sized_aims[target.shape] = aims
+        return self.sized_aims[target.shape]
 
     def aim_of(self) -> np.ndarray:
         """For each stroke the layer it is judged by, or the picture, which comes after them."""

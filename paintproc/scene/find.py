@@ -1,10 +1,12 @@
 """`find_scene`: the regions of a picture and their order, with or without the output of networks."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 
 from paintproc.scene.order import attraction, nearness
-from paintproc.scene.regions import enlarge, features, merge, object_masks, pieces, superpixels
+from paintproc.scene.regions import enlarge, features, load_slic, merge, object_masks, pieces, superpixels
 from paintproc.scene.values import Observation, Scene
 
 WORKING_SIDE = 224
@@ -26,7 +28,10 @@ def find_scene(picture: np.ndarray, observation: Observation | None = None) -> S
     if min(size) < 8:
         flat = np.zeros((height, width), np.int32)
         return Scene(flat, flat, np.zeros(1), np.ones(1), method)
-    lab, edges, texture = features(small)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(features, small)  # OpenCV prepares its tables for Lab while scikit-image is imported
+        load_slic()
+        lab, edges, texture = found.result()
     masks, quality = _usable_masks(observation, size)
     parts, region_of = merge(pieces(superpixels(lab), masks), lab, edges, texture, masks, quality)
     depth = None if observation is None or observation.depth is None else cv2.resize(observation.depth, size)

@@ -8,6 +8,8 @@ They change the price instead. A mask that covers one of a pair and not the othe
 such as the mask of a figure around head and coat, lowers it.
 """
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -52,11 +54,16 @@ def features(small: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return smooth, np.sqrt(edges), texture
 
 
-def superpixels(lab: np.ndarray) -> np.ndarray:
-    """SLIC superpixels of `lab` [h, w, 3]: int [h, w], numbered from 0."""
+def load_slic() -> Callable[..., np.ndarray]:
+    """scikit-image's SLIC; its import takes a quarter of a second."""
     from skimage.segmentation import slic
 
-    return _numbered(slic(lab, SUPERPIXELS, compactness=0.06, convert2lab=False, start_label=0))
+    return slic
+
+
+def superpixels(lab: np.ndarray) -> np.ndarray:
+    """SLIC superpixels of `lab` [h, w, 3]: int [h, w], numbered from 0."""
+    return _numbered(load_slic()(lab, SUPERPIXELS, compactness=0.06, convert2lab=False, start_label=0))
 
 
 def pieces(labels: np.ndarray, masks: np.ndarray) -> np.ndarray:
