@@ -337,21 +337,23 @@ def test_what_other_shards_made_is_no_room_for_this_one(tmp_path, inputs, monkey
     assert building.build_dataset(second).counts["sequences"] == 5
 
 
-@pytest.mark.parametrize("harm", ["frame", "record", "torn", "item"])
-def test_what_was_deleted_is_made_again(paintproc, tmp_path, inputs, harm):
+def test_what_was_deleted_is_made_again(paintproc, tmp_path, inputs):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
     paintproc(*common)
     before = tree(tmp_path / "out")
     item = next((tmp_path / "out").glob("train/*/"))
-    if harm == "item":
-        shutil.rmtree(item)
-    elif harm == "torn":
-        (item / "sequence.json").write_bytes((item / "sequence.json").read_bytes()[:50])
-    else:
-        (item / {"frame": "001.png", "record": "sequence.json"}[harm]).unlink()
-    done = paintproc(*common)
-    assert done.returncode == 0 and "1 sequences made" in done.stderr, done.stderr
-    assert tree(tmp_path / "out") == before
+    record = item / "sequence.json"
+    harms = {
+        "a frame is missing": (item / "001.png").unlink,
+        "the record is missing": record.unlink,
+        "the record is torn": lambda: record.write_bytes(record.read_bytes()[:50]),
+        "the item is missing": lambda: shutil.rmtree(item),
+    }
+    for what, harm in harms.items():
+        harm()
+        done = paintproc(*common)
+        assert done.returncode == 0 and "1 sequences made" in done.stderr, (what, done.stderr)
+        assert tree(tmp_path / "out") == before, what
 
 
 def test_a_part_that_lost_a_sequence_must_make_it_again(paintproc, tmp_path, inputs):

@@ -29,7 +29,7 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
 @pytest.mark.parametrize("broken", ["naive_writer", "untidy", "orphans"])
 def test_kills_see_a_broken_writer(tmp_path, broken):
     # every fourth kill spares the workers, which then must end by themselves; the first that is seen is enough
-    assert kills(tmp_path, 12, items=12, broken=broken)
+    assert kills(tmp_path, 12, items=8, broken=broken)
 
 
 def test_the_same_bytes_however_it_is_run(tmp_path):
@@ -45,7 +45,7 @@ def test_eight_processes_at_once(tmp_path):
 
 
 def test_writers_in_each_others_way_are_seen(tmp_path):
-    assert crowd(tmp_path, items=12, broken="one_scratch")
+    assert crowd(tmp_path, 4, items=12, broken="one_scratch")
 
 
 def test_a_fault_at_any_operation_of_writing(tmp_path):
@@ -84,7 +84,7 @@ def test_signals_while_packing(tmp_path):
 
 
 def test_a_command_that_hears_no_signal_is_seen(tmp_path):
-    assert signals(tmp_path, 3, items=4, broken="deaf")
+    assert signals(tmp_path, 2, items=4, broken="deaf")
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):
