@@ -91,7 +91,7 @@ def shrink_pixels(pixels: np.ndarray, max_side: int) -> np.ndarray:
 
 def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
     """The same picture with its longer side at most `max_side`."""
-    if not max_side or max(picture.pixels.shape) <= max_side:
+    if not max_side or max(picture.pixels.shape[:2]) <= max_side:
         return picture
     return replace(picture, pixels=np.array(_shrunk(Image.fromarray(picture.pixels), max_side)))
 

@@ -62,7 +62,7 @@ def write_sequence(
         if "sheet" in config.format:
             jobs.append(pool.submit(_save_sheet, folder, frames, _labels(sequence), text))
         if "svg" in config.format and sequence.strokes is not None:
-            jobs.append(pool.submit(_save_svg, folder, sequence.strokes, max(sequence.frames[-1].shape), comment))
+            jobs.append(pool.submit(_save_svg, folder, sequence.strokes, max(sequence.frames[-1].shape[:2]), comment))
         try:
             _save_strokes(sequence, folder, config, comment, progress)
             _save_pages(sequence, frames, folder, config, comment, text)
