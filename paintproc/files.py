@@ -79,8 +79,10 @@ def whole_folder(target: Path, *, replace: Callable[[], None] | None = None, tid
 
 
 @contextlib.contextmanager
-def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A path to write one file to; it becomes `target` when the block ends without an error."""
+def whole_file(target: Path, *, replace: bool = False, tidy: bool = True) -> Iterator[Path]:
+    """A path to write one file to; it becomes `target` when the block ends without an error. `tidy` is as in
+    `scratch_folder`.
+    """
     target = resolved(target)
     with plain_errors(target):
         if target.exists() and not replace:
@@ -88,7 +90,8 @@ def whole_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_dead_scratch(target.parent, _stem(target))
+        if tidy:
+            remove_dead_scratch(target.parent, _stem(target))
     scratch = _scratch(target)
     try:
         with plain_errors(target):
@@ -174,6 +177,14 @@ def move_folder(source: Path, target: Path, check: Callable[[Path], None]) -> No
             _sync(target.parent)
         finally:
             shutil.rmtree(claimed, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder in one step, by a new name; its contents go afterwards."""
+    with plain_errors(folder):
+        claimed = _scratch(folder)
+        folder.rename(claimed)
+        shutil.rmtree(claimed, ignore_errors=True)
 
 
 def tidy_beside(target: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from paintproc.verify import verify_dataset
 from test_rasterize import random_strokes
 
 from paintproc.dataset import (
@@ -27,7 +28,6 @@ from paintproc.dataset import (
 )
 from paintproc.errors import InputError, OutputError
 from paintproc.sequence import PaintingSequence
-from paintproc.verify import verify_dataset
 
 
 def sequence(number: int, source: int | None = None, strokes: bool = True) -> PaintingSequence:

@@ -6,11 +6,11 @@ import tarfile
 import time
 
 import pytest
+from paintproc.shards import MEMBER, pack_dataset, read_shards, unpack_dataset
+from paintproc.verify import verify_shards
 from test_dataset import build, contents, dataset  # noqa: F401
 
 from paintproc.errors import InputError, OutputError
-from paintproc.shards import MEMBER, pack_dataset, read_shards, unpack_dataset
-from paintproc.verify import verify_shards
 
 SIZE = 12_000
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness import SETTINGS, make_inputs, tree
+from paintproc.verify import verify_dataset
 from PIL import Image
 
 from paintproc.config.plan import BLANK
@@ -23,7 +24,6 @@ from paintproc.process.captions import BLANK_STAGE
 from paintproc.process.clock import visible_change
 from paintproc.synth.sequences import make_sequence, methods, sequence_id, shape_picture
 from paintproc.synth.sources import find_sources
-from paintproc.verify import verify_dataset
 
 SMALL = ("--size", 64, "--strokes", 20, "--num-frames", 4)
 

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from paintproc.cli import doctor, generate, render, synth, weights
+from paintproc.cli import dataset, doctor, generate, render, synth, weights
 from paintproc.cli.options import HELP
 from paintproc.console import complain
 from paintproc.version import __version__
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("generate", add_help_option=False)(generate.command)
 app.command("render", add_help_option=False)(render.command)
 app.add_typer(synth.app, name="synth")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.command)
 

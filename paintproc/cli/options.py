@@ -72,7 +72,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 OWN_GROUPS = {
     INPUT: ("image", "images_from", "null", "canvas", "inputs"),
-    OUTPUT: ("output", "overwrite", "layout", "shard_size"),
+    OUTPUT: ("output", "overwrite", "extend", "layout", "shard_size"),
     BATCH: ("workers", "fail_fast", "shard_index", "num_shards", "time_limit", "max_bad"),
 }
 """Under which group of `--help` an option that is not a setting is listed; the others are general ones."""

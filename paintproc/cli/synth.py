@@ -2,13 +2,15 @@
 
 import json as encoder
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from paintproc import console
+from paintproc.cli import dataset
+from paintproc.cli.dataset import Out, ShardSize, counts_in_words, minutes
 from paintproc.cli.options import (
     HELP,
     Config,
@@ -20,14 +22,15 @@ from paintproc.cli.options import (
     WeightsDir,
     check_stopped,
     options_from,
-    plain_exits,
     print_result,
 )
 from paintproc.config.synth import SynthConfig, SynthLayersConfig, SynthStrokesConfig
 from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
-    from paintproc.synth.build import Build, Report
+    from paintproc.dataset.build import Report
+    from paintproc.dataset.growing import Build
+    from paintproc.scene.networks import SceneNetworks
     from paintproc.synth.sources import Source
 
 app = typer.Typer(
@@ -49,13 +52,9 @@ ImagesFrom = Annotated[
     typer.Option("--images-from", help="A file with one input a line, or - for stdin.", show_default=False),
 ]
 Null = Annotated[bool, typer.Option("--null", help="Inputs of --images-from end with NUL.")]
-Out = Annotated[
-    Path, typer.Option("--output", "-o", help="The dataset folder to write.", readable=False, show_default=False)
-]
 Layout = Annotated[
     Literal["folder", "shards"], typer.Option("--layout", help="Write a folder for each sequence, or WebDataset tars.")
 ]
-ShardSize = Annotated[int, typer.Option("--shard-size", min=1, help="Megabytes after which a tar is full.")]
 Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Pictures worked on at once; by default one a core.", show_default=False),
@@ -80,8 +79,9 @@ TimeLimit = Annotated[
 MaxBad = Annotated[
     int | None, typer.Option("--max-bad", min=0, help="Stop after more failures than this.", show_default=False)
 ]
-Folder = Annotated[Path, typer.Argument(help="A dataset folder.", readable=False, show_default=False)]
-Packed = Annotated[Path, typer.Argument(help="A dataset in shards.", readable=False, show_default=False)]
+Extend = Annotated[
+    bool, typer.Option("--extend", help="Add these inputs to a dataset of others with the same settings.")
+]
 
 
 STROKES = """Paint pictures stroke by stroke, each by every --method.
@@ -117,6 +117,7 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
         max_bad: MaxBad = None,
         weights_dir: WeightsDir = None,
         overwrite: Overwrite = False,
+        extend: Extend = False,
         config_file: Config = None,
         json: Json = False,
         dry_run: DryRun = False,
@@ -126,7 +127,7 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
         shard = _shard(shard_index, num_shards)
         _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
              layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
-             time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
+             time_limit=time_limit, max_bad=max_bad, overwrite=overwrite, extend=extend)  # fmt: skip
 
     command.__doc__ = text
     return options_from(settings)(command)
@@ -136,95 +137,9 @@ app.command("strokes", add_help_option=False)(_building(SynthStrokesConfig, STRO
 app.command("layers", add_help_option=False)(_building(SynthLayersConfig, LAYERS))
 
 
-@app.command("verify")
-def verify(dataset: Folder, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Check every byte of a dataset, in a folder or in shards.
-
-    Example: paintproc synth verify dataset
-    """
-    with plain_exits(verbose, quiet):
-        from paintproc.dataset import read_summary
-        from paintproc.shards import SHARDS
-        from paintproc.verify import verify_dataset, verify_shards
-
-        packed = (dataset / SHARDS).exists()
-        with console.progress_bar(f"reading {dataset.name}") as progress:
-            problems = (
-                verify_shards(dataset, _with_signal_check(progress))
-                if packed
-                else verify_dataset(dataset, _with_signal_check(progress))
-            )
-        for problem in problems:
-            console.complain(f"paintproc: {problem}")
-        counts = read_summary(dataset)["counts"]
-        if json:
-            print_result(encoder.dumps({"dataset": str(dataset), "counts": counts, "problems": problems}))
-        elif not problems:
-            print_result(str(dataset))
-        if problems:
-            raise PartialError(f"{len(problems)} problems were found in {dataset}.")
-        console.say(f"All is well: {_counts_in_words(counts)}.")
-
-
-@app.command("pack")
-def pack(
-    dataset: Folder,
-    output: Out,
-    shard_size: ShardSize = 1024,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Write a dataset folder as WebDataset tars; equal datasets give equal bytes.
-
-    Example: paintproc synth pack dataset -o packed
-    """
-    with plain_exits(verbose, quiet):
-        from paintproc.dataset import refuse_foreign
-        from paintproc.shards import pack_dataset
-
-        replace = (lambda: refuse_foreign(output)) if overwrite else None
-        with console.progress_bar(f"packing {dataset.name}") as progress:
-            listed = pack_dataset(dataset, output, shard_size << 20, _with_signal_check(progress), replace=replace)
-        if json:
-            for line in listed:
-                print_result(encoder.dumps(line | {"output": str(output)}))
-        else:
-            print_result(str(output))
-
-
-@app.command("unpack")
-def unpack(
-    packed: Packed,
-    output: Out,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """Write WebDataset tars as the dataset folder that they were made from.
-
-    Example: paintproc synth unpack packed -o dataset
-    """
-    with plain_exits(verbose, quiet):
-        from paintproc.dataset import refuse_foreign
-        from paintproc.shards import unpack_dataset
-
-        replace = (lambda: refuse_foreign(output)) if overwrite else None
-        with console.progress_bar(f"unpacking {packed.name}") as progress:
-            unpack_dataset(packed, output, _with_signal_check(progress), replace=replace)
-        print_result(encoder.dumps({"output": str(output)}) if json else str(output))
-
-
-def _with_signal_check(progress: Any) -> Any:
-    """`progress`, with a look for signals at each call."""
-
-    def advance(done: float) -> None:
-        check_stopped()
-        progress(done)
-
-    return advance
+for _name in ("verify", "pack", "unpack"):
+    # the commands moved to `paintproc dataset`; the old names work for one release
+    app.command(_name, hidden=True)(getattr(dataset, _name))
 
 
 def _shard(index: int | None, count: int | None) -> tuple[int, int]:
@@ -261,15 +176,18 @@ def _run(
     import time
 
     from paintproc.cli.inputs import read_list
+    from paintproc.dataset.build import build_dataset
     from paintproc.scene.networks import SceneNetworks, choose_networks
     from paintproc.strokes.ops.compiling import announce_compilation
-    from paintproc.synth.build import Build, build_dataset
+    from paintproc.synth.build import synth_build
     from paintproc.synth.sequences import needs_scene
     from paintproc.synth.sources import find_sources
     from paintproc.threads import thread_count
 
     if how["overwrite"] and how["shard"][1] > 1:
         raise UsageError("--overwrite does not work with --shard-index.", "Remove the dataset by hand.")
+    if how["overwrite"] and how["extend"]:
+        raise UsageError("--overwrite does not go with --extend.")
     begun = time.monotonic()
     sources = find_sources([*(inputs or []), *([] if images_from is None else read_list(images_from, null))])
     _refuse_unreadable(sources, inputs or [])
@@ -279,15 +197,23 @@ def _run(
     how["workers"] = how["workers"] or thread_count()
     if how["time_limit"] is not None:
         how["time_limit"] *= 60
-    build = Build(output, config, sources, networks, **how)
+    build = synth_build(output, config, sources, networks, **how)
     announce_compilation(console.say)
     if dry_run:
-        _say_estimate(build, json)
+        _say_estimate(build, sources, config, networks, json)
         return
+
+    def tell(line: Mapping[str, Any], new: bool) -> None:
+        if new and line["outcome"] == "failed":
+            console.complain(f"paintproc: {line['error']}")
+        if json:
+            print_result(encoder.dumps(line))
+
+    def warn(text: str) -> None:
+        console.complain(f"paintproc: {text}")
+
     with console.progress_bar(f"painting {len(build.own())} pictures") as progress:
-        report = build_dataset(
-            build, progress=progress, check=check_stopped, complain=lambda text: console.complain(f"paintproc: {text}")
-        )
+        report = build_dataset(build, progress=progress, check=check_stopped, tell=tell, warn=warn)
     _say_report(build, report, time.monotonic() - begun, json)
 
 
@@ -303,10 +229,6 @@ def _refuse_unreadable(sources: "list[Source]", named: list[str]) -> None:
 def _say_report(build: "Build", report: "Report", seconds: float, json: bool) -> None:
     counts = report.counts
     if json:
-        from paintproc.dataset import failures_among, read_inputs
-
-        for line in failures_among(read_inputs(build.out) if counts is not None else []):
-            print_result(encoder.dumps(line))
         state = "unfinished" if counts is None else "finished"
         print_result(encoder.dumps({"output": str(build.out), "state": state, "counts": counts}))
     else:
@@ -315,42 +237,42 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
         console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all parts are.")
     elif not report.worked_on:
         shards = ", in shards" if (build.out / "shards.jsonl").exists() else ""
-        console.say(f"{build.out} is complete already{shards}: {_counts_in_words(counts)}.")
+        console.say(f"{build.out} is complete already{shards}: {counts_in_words(counts)}.")
     else:
         rate = report.sequences / max(seconds, 1e-9) * 3600
-        console.say(f"{_counts_in_words(counts)}.")
-        console.say(f"{report.sequences} sequences made in {_minutes(seconds)}, {rate:.0f} an hour.")
+        console.say(f"{counts_in_words(counts)}.")
+        console.say(f"{report.sequences} sequences made in {minutes(seconds)}, {rate:.0f} an hour.")
     if report.failed:
         listed = f"; they are listed in {build.out / 'failures.jsonl'}" if counts is not None else ""
         raise PartialError(f"{report.failed} inputs failed{listed}.")
 
 
-def _say_estimate(build: "Build", json: bool) -> None:
+def _say_estimate(
+    build: "Build", sources: "list[Source]", config: SynthConfig, networks: "SceneNetworks", json: bool
+) -> None:
     """Report an estimate of the whole work; one picture is painted for it and thrown away."""
+    from paintproc.dataset.growing import free_bytes, inspect
     from paintproc.synth.estimate import estimate
 
+    if not build.overwrite:
+        inspect(build.out, build)
+    own = [sources[place] for place in build.own()]
     with console.progress_bar("painting one of them, to see how long it takes"):
-        found = estimate(build)
+        found = estimate(own, config, networks, build.workers)
+    free = free_bytes(build)
     if json:
-        print_result(encoder.dumps({"output": str(build.out), **found}))
+        for source in own:
+            reason = {"error": source.broken} if source.broken else {"reason": source.skip} if source.skip else {}
+            outcome = "failed" if source.broken else "skipped" if source.skip else "todo"
+            print_result(encoder.dumps({"input": source.name, "outcome": outcome, **reason, "dry_run": True}))
+        print_result(encoder.dumps({"output": str(build.out), "dry_run": True, **found, "free_bytes": free}))
     text = f"would paint {found['pictures']} pictures into {build.out}: {found['sequences']} sequences"
     skipped = (
         f"; {found['skipped']} inputs are skipped, {found['broken']} cannot be read"
         if found["skipped"] + found["broken"]
         else ""
     )
-    size, free = found["bytes"] / 1e9, found["free_bytes"] / 1e9
-    console.say(f"{text}, about {size:.2f} GB ({free:.0f} GB are free), about {_minutes(found['seconds'])}{skipped}")
-
-
-def _counts_in_words(counts: dict[str, int]) -> str:
-    return (
-        f"{counts['inputs']} inputs: {counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed; "
-        f"{counts['sequences']} sequences"
+    size = found["bytes"] / 1e9
+    console.say(
+        f"{text}, about {size:.2f} GB ({free / 1e9:.0f} GB are free), about {minutes(found['seconds'])}{skipped}"
     )
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -22,7 +23,8 @@ CHANGE_SIDE, CHANGE_STEPS = 128, 32
 """Changes of the canvas are measured at this size, in this many steps a frame."""
 VISIBLE = 16
 """Difference, of 255, from which on a changed pixel counts in full."""
-
+COVERED = 0.05
+"""Opacity of the paint laid on a pixel from which on the pixel counts as painted."""
 STRIP = 64
 """Canvases become uint8 so many rows at a time."""
 
@@ -120,6 +122,23 @@ def canvases(strokes: Strokes, size: tuple[int, int], moments: Iterable[float]) 
         yield wet.copy() if wet is shown else wet
 
 
+def painted_masks(strokes: Strokes, size: tuple[int, int], moments: Iterable[float]) -> Iterator[np.ndarray]:
+    """Where paint was laid since the moment before, bool [H, W], at each of `moments`, which are ends of strokes.
+
+    White strokes on a black canvas show the opacity of what was laid; `COVERED` of it counts.
+    """
+    ends = stroke_ends(strokes)
+    drawing = Drawing(replace(strokes, color=np.ones_like(strokes.color)), size)
+    for moment in moments:
+        mask = np.zeros(size, bool)
+        finished = int(np.searchsorted(ends, moment + 1e-9, side="right"))
+        if finished > drawing.done:
+            drawing.canvas[:] = 0
+            box = drawing.lay(finished)
+            mask[box] = drawing.canvas[box][..., 0] > COVERED
+        yield mask
+
+
 class DrawnFrames(Sequence[np.ndarray]):
     """The canvases at some moments (parts of painting time, in order), drawn when they are asked for.
 
@@ -131,6 +150,7 @@ class DrawnFrames(Sequence[np.ndarray]):
         self, strokes: Strokes, size: tuple[int, int], moments: np.ndarray, last: np.ndarray | None = None
     ) -> None:
         self.strokes, self.size, self.moments = strokes, size, moments
+        self.frame_shape = (*size, 3)
         self.final = len(moments) - 1
         self.kept = {} if last is None else {self.final: last}
         self.lock = threading.Lock()

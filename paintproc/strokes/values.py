@@ -182,15 +182,29 @@ def _read_stage(stage: str | dict[str, Any]) -> Stage:
 
 def load_strokes(path: str | Path) -> Strokes:
     """Read a strokes file. InputError when it is missing, damaged or something else."""
-    from safetensors import SafetensorError, safe_open
+    try:
+        return strokes_from_bytes(Path(path).read_bytes(), str(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a strokes file.") from None
+    except PermissionError:
+        raise InputError(f"{path} cannot be read: permission denied.") from None
+    except OSError as error:
+        raise InputError(f"{path} is not a whole strokes file: {error}.") from error
+
+
+def strokes_from_bytes(data: bytes, name: str) -> Strokes:
+    """The strokes in the bytes of a file. InputError, about `name`, when they are damaged or something else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            header = file.metadata() or {}
-            if header.get("format") not in (FORMAT, *OLDER):
-                raise InputError(f"{path} is a safetensors file, but not one of strokes.")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        count = sum(name.startswith("brushes.") for name in arrays)
+        arrays = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        if header.get("format") not in (FORMAT, *OLDER):
+            raise InputError(f"{name} is a safetensors file, but not one of strokes.")
+        count = sum(key.startswith("brushes.") for key in arrays)
         brushes = tuple(arrays.pop(f"brushes.{i}") for i in range(count))
         return Strokes(
             **arrays,
@@ -199,11 +213,5 @@ def load_strokes(path: str | Path) -> Strokes:
             regions=tuple(json.loads(header["regions"])),
             aspect=float(header["aspect"]),
         )
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder, not a strokes file.") from None
-    except PermissionError:
-        raise InputError(f"{path} cannot be read: permission denied.") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a whole strokes file: {error}.") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{name} is not a whole strokes file: {error}.") from error

@@ -11,11 +11,11 @@ from paintproc.config.generate import GenerateConfig
 from paintproc.config.plan import HUMAN, read_plan
 from paintproc.config.settings import as_json
 from paintproc.config.synth import METHODS, SynthConfig, SynthLayersConfig, SynthStrokesConfig
-from paintproc.dataset import item_id
+from paintproc.dataset.layout import item_id
 from paintproc.media import Picture
 from paintproc.metrics.frames import frame_distances
 from paintproc.process.captions import BLANK_STAGE, captions, name_regions, stages
-from paintproc.process.clock import canvases, even_changes, stroke_ends, to_uint8, visible_change
+from paintproc.process.clock import canvases, even_changes, painted_masks, stroke_ends, to_uint8, visible_change
 from paintproc.process.generate import PROVENANCE, package_versions, stroke_device
 from paintproc.process.paint import paint
 from paintproc.scene.find import find_scene
@@ -104,6 +104,9 @@ def make_sequence(
     target, device = picture.pixels, stroke_device(config.device)
     if scene is None and needs_scene(config):
         scene = find_scene(target, observe(target, networks))
+    if isinstance(config, SynthStrokesConfig) and method != HUMAN:
+        # other methods do not look at it, whatever they are made together with
+        scene = None
     source_seed = hashlib.sha256(f"{config.seed} {method} {picture.sha256}".encode()).hexdigest()
     seed = int(source_seed[:12], 16)
     info = {
@@ -119,7 +122,8 @@ def make_sequence(
     if isinstance(config, SynthLayersConfig):
         assert scene is not None
         return _layered(target, config, scene, networks, seed, device, info)
-    return _painted(target, _strokes(target, config, method, scene, networks, seed, device), config, info)
+    strokes = _strokes(target, config, method, scene, networks, seed, device)
+    return _painted(target, strokes, scene, config, info)
 
 
 def _strokes(
@@ -145,7 +149,9 @@ def _strokes(
     return paint(unit, config.strokes, plan, scene, names=names, filler=filler, seed=seed, device=device)
 
 
-def _painted(target: np.ndarray, strokes: Strokes, config: SynthConfig, info: dict[str, Any]) -> PaintingSequence:
+def _painted(
+    target: np.ndarray, strokes: Strokes, scene: Scene | None, config: SynthConfig, info: dict[str, Any]
+) -> PaintingSequence:
     """The sequence of what was painted stroke by stroke."""
     size = target.shape[:2]
     by_time = config.frame_sampling == "even-time"
@@ -162,6 +168,8 @@ def _painted(target: np.ndarray, strokes: Strokes, config: SynthConfig, info: di
         captions=captions(strokes, moments),
         seconds=moments * GenerateConfig.painting_time * 60,
         strokes=strokes,
+        scene=scene,
+        masks=list(painted_masks(strokes, size, moments)),
         target=target,
         info=info,
     )
@@ -184,7 +192,7 @@ def _layered(
     names = name_regions(target, scene)
     if config.render == "strokes":
         strokes = paint_segments(canvases, segments, config.strokes, names, seed=seed, device=device)
-        return _painted(target, strokes, config, info)
+        return _painted(target, strokes, scene, config, info)
     shown = [to_uint8(canvas) for canvas in canvases]
     changes = [visible_change(before, after) for before, after in itertools.pairwise(shown)]
     by_time = config.frame_sampling == "even-time"
@@ -192,12 +200,18 @@ def _layered(
     chosen = nearest_places(np.linspace(0, amount[-1], config.num_frames), amount)
     progress = np.array(chosen) / len(segments)
     frames = [shown[k] for k in chosen]
+    masks = [
+        segments.masks[begin:end].any(0) | (shown[begin] != shown[end]).any(2)
+        for begin, end in itertools.pairwise([0, *chosen])
+    ]
     return PaintingSequence(
         frames=frames,
         progress=progress,
         stages=[BLANK_STAGE, *[SEGMENTS.name] * (config.num_frames - 1)],
         captions=["the empty canvas", *_placed(segments, names, chosen)],
         seconds=progress * GenerateConfig.painting_time * 60,
+        scene=scene,
+        masks=masks,
         target=target,
         info=info | {"painted_end": _distances(frames[-1], target)},
     )

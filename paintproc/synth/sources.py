@@ -30,8 +30,10 @@ TRIES = 3
 PAUSE = 0.2
 """Seconds between these tries."""
 
+NOTHING: Mapping[str, str] = {}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One input: a file, or a member of a tar."""
 
@@ -43,7 +45,7 @@ class Source:
     """Bytes; -1 if not known."""
     offset: int | None = None
     """Where its bytes begin in the tar; None for a file."""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     """Prompt, license and origin, if known."""
     skip: str = ""
     """Why it is skipped; empty if it is not."""
@@ -165,7 +167,8 @@ def _file(path: Path, name: str, facts: Mapping[str, str] | None = None) -> Sour
         if not path.is_file():
             what = "does not exist" if not path.exists() else "is not a regular file"
             return Source(name, path, broken=f"{name} {what}.")
-        return Source(name, path, path.stat().st_size, facts=facts or {})
+        size = path.stat().st_size
+        return Source(name, path, size, facts=facts or NOTHING, broken="" if size else f"{name} is empty.")
     except OSError as error:
         return Source(name, path, broken=f"{name} cannot be read: {(error.strerror or str(error)).lower()}.")
 
