@@ -127,22 +127,24 @@ class FailureList:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FAILURES
         self.lines: list[dict[str, Any]] = []
+        self.places: list[int] = []
         if self.path.is_symlink() or (self.path.exists() and not self._is_ours()):
             raise OutputError(f"{self.path} exists already and is not a list of failures.", "Choose another --output.")
 
     def add(self, outcome: Outcome[Item]) -> dict[str, Any]:
         """The line about a failure, which is kept."""
+        self.places.append(outcome.item.place)
         self.lines.append({"input": outcome.item.name, "error": outcome.error, "exit_code": outcome.exit_code})
         return self.lines[-1]
 
-    def write(self, order: Callable[[str], int]) -> None:
-        """Write the list whole, its inputs in this order, or remove an older one where nothing failed."""
+    def write(self) -> None:
+        """Write the list whole, in the order of the inputs, or remove an older one where nothing failed."""
         if not self.lines:
             self.path.unlink(missing_ok=True)
             return
-        self.lines.sort(key=lambda line: order(line["input"]))
+        ordered = (self.lines[k] for k in sorted(range(len(self.lines)), key=lambda k: self.places[k]))
         with whole_file(self.path, replace=True) as scratch:
-            scratch.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8", newline="\n")
+            scratch.write_text("".join(json.dumps(line) + "\n" for line in ordered), encoding="utf-8", newline="\n")
 
     def _is_ours(self) -> bool:
         try:

@@ -10,18 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import COMMAND
 from harness import SETTINGS, make_inputs, tree
-from paintproc.verify import verify_dataset
 from PIL import Image
 
 from paintproc.config.plan import BLANK
 from paintproc.config.synth import METHODS, SynthConfig, SynthLayersConfig, SynthStrokesConfig
-from paintproc.dataset import Dataset, read_inputs, read_summary
+from paintproc.dataset import Dataset
+from paintproc.dataset.build import build_dataset
+from paintproc.dataset.folder import read_inputs, read_summary
+from paintproc.dataset.verify import verify_dataset
 from paintproc.errors import InputError, OutputError, UsageError
 from paintproc.jobs import Outcome
 from paintproc.media import Picture, picture_from_pixels
 from paintproc.process.captions import BLANK_STAGE
 from paintproc.process.clock import visible_change
+from paintproc.synth.build import synth_build
 from paintproc.synth.sequences import make_sequence, methods, sequence_id, shape_picture
 from paintproc.synth.sources import find_sources
 
@@ -216,35 +220,35 @@ def test_a_dataset_from_the_command_line(paintproc, tmp_path, inputs):
         assert other.returncode == 7 and words in other.stderr
     (inputs / "new.png").write_bytes((inputs / "000.png").read_bytes() + b" ")
     other = paintproc("synth", "strokes", "in", "-o", "out", *SMALL)
-    assert other.returncode == 7 and "inputs.count is 5, not 6" in other.stderr
+    assert other.returncode == 7 and "other inputs: 5 of them, and 6 are named. Pass --extend" in other.stderr
     assert tree(tmp_path / "out") == before
 
 
 def test_packed_unpacked_verified(paintproc, tmp_path, inputs):
     paintproc("synth", "layers", "in", "-o", "out", *SMALL)
-    packed = paintproc("synth", "pack", "out", "-o", "packed", "--json")
+    packed = paintproc("dataset", "pack", "out", "-o", "packed", "--json")
     assert packed.returncode == 0 and sum(json.loads(line)["sequences"] for line in packed.stdout.splitlines()) == 5
-    assert paintproc("synth", "unpack", "packed", "-o", "again").returncode == 0
+    assert paintproc("dataset", "unpack", "packed", "-o", "again").returncode == 0
     assert tree(tmp_path / "again") == tree(tmp_path / "out")
     for folder in ("out", "packed"):
-        done = paintproc("synth", "verify", folder)
+        done = paintproc("dataset", "verify", folder)
         assert done.returncode == 0 and "All is well: 5 inputs" in done.stderr
     shards = paintproc("synth", "layers", "in", "-o", "shards", *SMALL, "--layout", "shards")
     assert shards.returncode == 0 and tree(tmp_path / "shards") == tree(tmp_path / "packed")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "in", "out", "packed", "shards"]
     (tmp_path / "again" / "inputs.jsonl").unlink()
     for words in (("pack", "out", "-o", "packed"), ("unpack", "packed", "-o", "again")):
-        assert paintproc("synth", *words).returncode == 7
-        assert paintproc("synth", *words, "--overwrite").returncode == 0
+        assert paintproc("dataset", *words).returncode == 7
+        assert paintproc("dataset", *words, "--overwrite").returncode == 0
     assert tree(tmp_path / "shards") == tree(tmp_path / "packed") and tree(tmp_path / "again") == tree(tmp_path / "out")
-    refused = paintproc("synth", "pack", "out", "-o", "in", "--overwrite")
+    refused = paintproc("dataset", "pack", "out", "-o", "in", "--overwrite")
     assert refused.returncode == 7 and "no dataset; it is never overwritten" in refused.stderr
     again = paintproc("synth", "layers", "in", "-o", "shards", *SMALL, "--layout", "shards")
     assert again.returncode == 0 and "complete already" in again.stderr
     mixed = paintproc("synth", "layers", "in", "-o", "out", *SMALL, "--layout", "shards")
     assert mixed.returncode == 7 and "is a dataset folder" in mixed.stderr
     (next((tmp_path / "out" / "train").glob("*/001.png"))).write_bytes(b"")
-    wrong = paintproc("synth", "verify", "out", "--json")
+    wrong = paintproc("dataset", "verify", "out", "--json")
     assert wrong.returncode == 6 and "001.png was changed" in wrong.stderr
     assert len(json.loads(wrong.stdout)["problems"]) == 1
 
@@ -265,8 +269,8 @@ def test_every_input_is_accounted_for(paintproc, tmp_path, inputs):
     assert not verify_dataset(tmp_path / "out")
     again = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SETTINGS, "--json")
     assert again.returncode == 6 and "complete already" in again.stderr
-    *failed, last = map(json.loads, again.stdout.splitlines())
-    assert [(line["input"], bool(line["error"])) for line in failed] == [("in/torn.png", True), ("missing.png", True)]
+    *said, last = map(json.loads, again.stdout.splitlines())
+    assert {line["input"]: line for line in said} == lines and len(said) == 9
     assert last["counts"] == counts
 
 
@@ -293,55 +297,59 @@ def test_captions_and_licences_travel(paintproc, tmp_path, inputs):
 def test_a_dry_run_writes_nothing(paintproc, tmp_path, inputs):
     done = paintproc("synth", "strokes", "in", "missing.png", "-o", "out", *SMALL, "--dry-run", "--json")
     assert done.returncode == 0 and not (tmp_path / "out").exists()
-    found = json.loads(done.stdout)
+    *said, found = map(json.loads, done.stdout.splitlines())
+    assert all(line["dry_run"] for line in (*said, found))
+    assert {line["input"]: line["outcome"] for line in said} == {
+        **{f"in/{path.name}": "todo" for path in inputs.iterdir()}, "missing.png": "failed",
+    }  # fmt: skip
     assert (found["pictures"], found["sequences"], found["broken"], found["skipped"]) == (5, 20, 1, 0)
     assert 20 * 4 * 1000 < found["bytes"] < 20 * 4 * 30_000 and found["seconds"] > 0
     assert "would paint 5 pictures into out: 20 sequences" in done.stderr
 
 
 def test_a_disk_that_is_too_small_is_seen_before(tmp_path, inputs, monkeypatch):
-    from paintproc.synth import build as building
+    from paintproc.dataset import growing
     from paintproc.synth import estimate
 
     config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
-    job = building.Build(tmp_path / "out", config, find_sources([str(inputs)]))
-    expected = 5 * (4 * 64 * 48 * estimate.BYTES_A_PIXEL + estimate.BYTES_AN_ITEM) * estimate.RESERVE
-    monkeypatch.setattr(estimate, "_free", lambda job: expected - 100)
+    job = synth_build(tmp_path / "out", config, find_sources([str(inputs)]))
+    each = (4 * 64 * 48 * estimate.BYTES_A_PIXEL + estimate.BYTES_AN_ITEM) * growing.RESERVE
+    monkeypatch.setattr(growing, "free_bytes", lambda job: 5 * each - 100)
     with pytest.raises(OutputError, match="GB are free"):
-        building.build_dataset(job)
+        build_dataset(job)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["dataset.json"]
-    monkeypatch.setattr(estimate, "_free", lambda job: expected + 100)
-    building.build_dataset(job)
+    monkeypatch.setattr(growing, "free_bytes", lambda job: 5 * each + 100)
+    build_dataset(job)
     # what is there already needs no room
-    shutil.rmtree(next((tmp_path / "out").glob("train/*/")))
-    monkeypatch.setattr(estimate, "_free", lambda job: expected / 4)
-    building.build_dataset(job)
+    shutil.rmtree(next((tmp_path / "out").glob("*/*/sequence.json")).parent)
+    monkeypatch.setattr(growing, "free_bytes", lambda job: each + 100)
+    build_dataset(job)
     assert not verify_dataset(tmp_path / "out")
 
 
-def test_what_other_shards_made_is_no_room_for_this_one(tmp_path, inputs, monkeypatch):
-    from paintproc.synth import build as building
+def test_a_part_needs_room_for_its_own_inputs(tmp_path, inputs, monkeypatch):
+    from paintproc.dataset import growing
     from paintproc.synth import estimate
 
     config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
     first, second = (
-        building.Build(tmp_path / "out", config, find_sources([str(inputs)]), shard=(index, 2)) for index in (0, 1)
+        synth_build(tmp_path / "out", config, find_sources([str(inputs)]), shard=(index, 2)) for index in (0, 1)
     )
     # the first has three inputs, the second two
-    building.build_dataset(first)
-    each = (4 * 64 * 48 * estimate.BYTES_A_PIXEL + estimate.BYTES_AN_ITEM) * estimate.RESERVE
-    monkeypatch.setattr(estimate, "_free", lambda job: 2 * each - 100)
+    build_dataset(first)
+    each = (4 * 64 * 48 * estimate.BYTES_A_PIXEL + estimate.BYTES_AN_ITEM) * growing.RESERVE
+    monkeypatch.setattr(growing, "free_bytes", lambda job: 2 * each - 100)
     with pytest.raises(OutputError, match="GB are free"):
-        building.build_dataset(second)
-    monkeypatch.setattr(estimate, "_free", lambda job: 2 * each + 100)
-    assert building.build_dataset(second).counts["sequences"] == 5
+        build_dataset(second)
+    monkeypatch.setattr(growing, "free_bytes", lambda job: 2 * each + 100)
+    assert build_dataset(second).counts["sequences"] == 5
 
 
 def test_what_was_deleted_is_made_again(paintproc, tmp_path, inputs):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS)
     paintproc(*common)
     before = tree(tmp_path / "out")
-    item = next((tmp_path / "out").glob("train/*/"))
+    item = next((tmp_path / "out").glob("train/*/sequence.json")).parent
     record = item / "sequence.json"
     harms = {
         "a frame is missing": (item / "001.png").unlink,
@@ -359,7 +367,7 @@ def test_what_was_deleted_is_made_again(paintproc, tmp_path, inputs):
 def test_a_part_that_lost_a_sequence_must_make_it_again(paintproc, tmp_path, inputs):
     common = ("synth", "strokes", "in", "-o", "out", *SETTINGS, "--num-shards", 2, "--layout", "shards")
     paintproc(*common, "--shard-index", 0)
-    shutil.rmtree(next(tmp_path.glob(".out.*.building/train/*/")))
+    shutil.rmtree(next(tmp_path.glob(".out.*.building/train/*/sequence.json")).parent)
     done = paintproc(*common, "--shard-index", 1)
     assert done.returncode == 0 and "finished when all parts are" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -372,12 +380,12 @@ def test_a_part_that_lost_a_sequence_must_make_it_again(paintproc, tmp_path, inp
 
 def test_an_input_that_fails_half_way_leaves_nothing(tmp_path, inputs, monkeypatch):
     """And one that was another file before leaves nothing of that."""
-    from paintproc.synth import build as building
+    from paintproc import building
     from paintproc.synth import items
 
     config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit", "learn-to-paint"))
     sources = find_sources([str(inputs)])
-    job = building.Build(tmp_path / "out", config, sources)
+    job = synth_build(tmp_path / "out", config, sources)
     names = {source.name for source in sources}
     make = items.make_sequence
 
@@ -395,11 +403,11 @@ def test_an_input_that_fails_half_way_leaves_nothing(tmp_path, inputs, monkeypat
 
     monkeypatch.setattr(building, "run_jobs", in_this_process)
     monkeypatch.setattr(items, "make_sequence", failing)
-    report = building.build_dataset(job)
+    report = build_dataset(job)
     assert (report.failed, report.counts["sequences"]) == (1, 8)
     assert not verify_dataset(tmp_path / "out")
     monkeypatch.setattr(items, "make_sequence", make)
-    report = building.build_dataset(job)
+    report = build_dataset(job)
     assert (report.failed, report.counts["sequences"], report.worked_on) == (0, 10, 1)
     assert not verify_dataset(tmp_path / "out") and set(lines_of(tmp_path / "out")) == names
 
@@ -418,7 +426,7 @@ def test_verify_speaks_of_damage_of_any_kind(paintproc, tmp_path, inputs):
     paintproc(*common)
     whole = tmp_path / "whole"
     shutil.copytree(tmp_path / "out", whole)
-    item = next((tmp_path / "out").glob("train/*/"))
+    item = next((tmp_path / "out").glob("train/*/sequence.json")).parent
     record = json.loads((item / "sequence.json").read_text())
     damages = [(tmp_path / "out" / "train" / "metadata.jsonl", b"\xff")]
     damages += [
@@ -440,7 +448,7 @@ def test_verify_speaks_of_damage_of_any_kind(paintproc, tmp_path, inputs):
         path.write_bytes(text)
         assert problems_of(tmp_path / "out"), (path.name, text[:90])
         # the commands take a second each: every fourth damage is shown to them
-        commands = (("synth", "verify", "out"), common, ("synth", "pack", "out", "-o", "packed"))
+        commands = (("dataset", "verify", "out"), common, ("dataset", "pack", "out", "-o", "packed"))
         for words in commands if number % 4 == 0 else ():
             done = paintproc(*words)
             assert "bug" not in done.stderr and "Traceback" not in done.stderr, (path.name, text[:90], done.stderr)
@@ -532,7 +540,8 @@ def test_lists_of_inputs(paintproc, tmp_path, inputs):
     listed = "".join(f"in/{path.name}\0" for path in sorted(inputs.iterdir())[:2])
     done = paintproc("synth", "strokes", "--images-from", "-", "--null", "-o", "out", *SETTINGS, "--json", input=listed)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["counts"]["done"] == 2
+    *said, last = map(json.loads, done.stdout.splitlines())
+    assert last["counts"]["done"] == 2 and [line["outcome"] for line in said] == ["done", "done"]
     assert set(lines_of(tmp_path / "out")) == {"in/000.png", "in/001.jpg"}
 
 
@@ -545,10 +554,105 @@ def test_nothing_is_painted_with_torch(inputs, tmp_path):
         "from paintproc.config.synth import SynthStrokesConfig\n"
         "config = SynthStrokesConfig(size=64, strokes=20, num_frames=4)\n"
         "source = find_sources([sys.argv[1]])[0]\n"
-        "paint_source(Task(0, source, config, SceneNetworks(), Path(sys.argv[2])))\n"
+        "paint_source(Task(source, config, SceneNetworks(), Path(sys.argv[2])))\n"
         "import paintproc.cli.synth\n"
         "import paintproc.synth.build\n"
         "print([name for name in ('torch', 'torchvision', 'onnxruntime') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, inputs, tmp_path / "out"], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_json_speaks_while_the_work_goes_on(tmp_path, inputs):
+    """Each input has its line before the next is done."""
+    words = [COMMAND, "synth", "strokes", inputs, "-o", tmp_path / "out", *SETTINGS, "--workers", "1", "--json"]
+    with subprocess.Popen(
+        list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        first = json.loads(process.stdout.readline())
+        made = len(list((tmp_path / "out").glob("*/*/sequence.json")))
+        rest = [json.loads(line) for line in process.stdout]
+    assert first["outcome"] == "done" and made < 5
+    assert sorted(line["input"] for line in (first, *rest[:-1])) == sorted(path.name for path in inputs.iterdir())
+    assert rest[-1]["state"] == "finished" and process.returncode == 0
+
+
+def test_a_finished_dataset_is_extended(paintproc, tmp_path, inputs):
+    common = ("-o", "out", *SETTINGS)
+    paintproc("synth", "strokes", "in", *common)
+    make_inputs(tmp_path / "more", 8)
+    (tmp_path / "more" / "torn.png").write_bytes(b"no picture")
+    done = paintproc("synth", "strokes", "more", *common, "--extend")
+    assert done.returncode == 6 and "14 inputs: 13 done, 0 skipped, 1 failed; 8 sequences" in done.stderr, done.stderr
+    assert not verify_dataset(tmp_path / "out")
+    before = tree(tmp_path / "out")
+    # each of the two commands knows its own inputs
+    for name, code in (("in", 0), ("more", 6)):
+        again = paintproc("synth", "strokes", name, *common, *(["--extend"] if name == "in" else []))
+        assert again.returncode == code and "complete already" in again.stderr
+    assert tree(tmp_path / "out") == before
+    other = paintproc("synth", "strokes", "more", *common, "--seed", 3, "--extend")
+    assert other.returncode == 7 and "settings.seed" in other.stderr
+
+
+def test_an_empty_file_is_no_dataset(paintproc, tmp_path):
+    (tmp_path / "a.png").touch()
+    done = paintproc("synth", "strokes", "a.png", "-o", "out", *SETTINGS)
+    assert (done.returncode, done.stderr) == (3, "paintproc: a.png is empty.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_killed_run_goes_on_from_its_journal(tmp_path, inputs):
+    """What was finished before is not looked at again, also where the last line of the journal is torn."""
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
+
+    class Killed(BaseException):
+        pass
+
+    def stop(line, new):
+        raise Killed
+
+    with pytest.raises(Killed):
+        build_dataset(synth_build(tmp_path / "out", config, find_sources([str(inputs)])), tell=stop)
+    (journal,) = (tmp_path / "out" / "parts").iterdir()
+    journal.write_text(journal.read_text() + '{"place": 3, "inp\n')
+    told = []
+    report = build_dataset(
+        synth_build(tmp_path / "out", config, find_sources([str(inputs)])), tell=lambda *line: told.append(line)
+    )
+    assert (report.worked_on, report.counts["done"]) == (4, 5)
+    assert [new for _, new in told].count(False) == 1
+    assert not verify_dataset(tmp_path / "out") and not (tmp_path / "out" / "parts").exists()
+
+
+def test_a_part_does_not_read_what_others_made(tmp_path, inputs, monkeypatch):
+    from paintproc.dataset import folder, items
+
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
+    parts = [synth_build(tmp_path / "out", config, find_sources([str(inputs)]), shard=(k, 3)) for k in range(3)]
+    build_dataset(parts[0])
+    read = []
+    for module in (folder, items):
+        monkeypatch.setattr(module, "read_record", lambda path: read.append(path))
+    assert build_dataset(parts[1]).counts is None
+    assert not read
+    monkeypatch.undo()
+    assert build_dataset(parts[2]).counts["done"] == 5
+
+
+def test_the_picture_is_kept_beside_what_was_painted(tmp_path, inputs):
+    from paintproc.scene.find import find_scene
+
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit", "human"))
+    build_dataset(synth_build(tmp_path / "out", config, find_sources([str(inputs)])))
+    found = every_sequence(tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*/pictures/*.png"))) == 5
+    for read in found:
+        assert not np.array_equal(read.frames[-1], read.target)
+        assert (read.scene is None) == (read.info["method"] == "fit")
+        if read.scene is not None:
+            assert np.array_equal(read.scene.regions, find_scene(read.target).regions)
+        assert not read.masks[0].any()
+        for mask, before, after in zip(read.masks[1:], read.frames, read.frames[1:], strict=False):
+            changed = (np.abs(before.astype(int) - after) > 24).any(2)
+            assert mask[changed].all(), "what changed was painted"

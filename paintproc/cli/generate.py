@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paintproc import console
-from paintproc.cli.failures import Failures
 from paintproc.cli.inputs import STDIN, Input, list_inputs, read_input
 from paintproc.cli.options import (
     Config,
@@ -26,7 +25,7 @@ from paintproc.cli.options import (
 )
 from paintproc.config.generate import GenerateConfig
 from paintproc.config.plan import FREE, read_plan
-from paintproc.errors import PartialError, UsageError
+from paintproc.errors import OutputError, PartialError, UsageError
 
 if TYPE_CHECKING:
     from paintproc.media import Picture
@@ -101,20 +100,12 @@ def command(
         _Task(source.name, folder, config, networks, overwrite, json, quiet)
         for source, folder in zip(inputs, folders, strict=True)
     ]
-    if not batch and dry_run:
-        _say_plan(tasks[0])
-    elif not batch:
-        print_result(_generate_one(inputs[0].name, folders[0], canvas, config, networks, overwrite, json))
+    if batch:
+        _paint_batch(tasks, output or Path(), workers, fail_fast, dry_run)
+    elif dry_run:
+        _print(_say_plan(tasks[0]))
     else:
-        failures = Failures(output or Path(), json)
-        if dry_run:
-            _one_by_one(tasks, failures, fail_fast, _say_plan)
-            listed = "would fail."
-        else:
-            _paint_batch(tasks, failures, fail_fast, workers)
-            listed = f"failed; they are listed in {failures.path}."
-        if failures:
-            raise PartialError(f"{len(failures)} of {len(inputs)} pictures {listed}")
+        print_result(_generate_one(inputs[0].name, folders[0], canvas, config, networks, overwrite, json))
 
 
 @dataclass(frozen=True)
@@ -140,57 +131,62 @@ def _refuse_file(output: Path | None) -> None:
         )
 
 
-def _say_plan(task: _Task) -> None:
-    """Say what would be painted, and where; InputError where the input is not a file."""
+def _say_plan(task: _Task) -> str:
+    """Say what would be painted, and where; InputError where the input is not a file. Returns the line for stdout."""
     from paintproc.media import check_file
 
     if task.source != STDIN:
         check_file(Path(task.source), task.source)
     console.say(f"would paint {task.source} into {task.folder}")
-    if task.as_json:
-        print_result(_json_line(input=task.source, output=str(task.folder), dry_run=True))
+    return _json_line(input=task.source, output=str(task.folder), dry_run=True) if task.as_json else ""
 
 
-def _paint_batch(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
-    """Paint all pictures, and write the list of those that failed, also where a signal ends the batch."""
-    try:
-        if workers > 1:
-            _all_at_once(tasks, failures, fail_fast, workers)
-        else:
-            _one_by_one(tasks, failures, fail_fast, lambda task: print_result(_paint_task(task)))
-    finally:
-        places = {task.source: place for place, task in enumerate(tasks)}
-        failures.sort(key=lambda failure: places[str(failure["input"])])
-        failures.write()
+def _paint_batch(tasks: list[_Task], output: Path, workers: int, fail_fast: bool, dry_run: bool) -> None:
+    """Paint all pictures; those that failed are listed in `failures.jsonl`, also where a signal ends the batch.
 
+    PartialError if some failed.
+    """
+    from paintproc.building import FailureList, Item, work_through
 
-def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool, work: Callable[[_Task], None]) -> None:
-    for task in tasks:
-        with failures.noting(task.source):
-            work(task)
-        if failures.stop or (failures and fail_fast):
-            break
-
-
-def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
-    """Paint in several processes; results are printed in the order in which they are finished."""
-    from paintproc.jobs import run_jobs
-    from paintproc.threads import threads_of_workers
-
-    if any(task.source == STDIN for task in tasks):
+    if workers > 1 and any(task.source == STDIN for task in tasks):
         raise UsageError("Standard input needs --workers 1.")
-    running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
-    label = f"painting {len(tasks)} pictures"
-    with threads_of_workers(workers), contextlib.closing(running), console.progress_bar(label) as progress:
-        for done, outcome in enumerate(running, 1):
-            if outcome.exit_code:
-                source, text = outcome.item.source, outcome.error
-                failures.note(source, text if source in text else f"{source}: {text}", outcome.exit_code)
-            else:
-                print_result(outcome.result)
-            progress(done / len(tasks))
-            if failures.stop or (failures and fail_fast):
-                break
+    failures = FailureList(output)
+    items = [Item(place, task.source, task) for place, task in enumerate(tasks)]
+    several = workers > 1 and not dry_run
+    work = _say_plan if dry_run else _paint_in_worker if several else _paint_task
+    bar = console.progress_bar(f"painting {len(tasks)} pictures") if several else contextlib.nullcontext(_no_progress)
+    try:
+        with bar as progress:
+            outcomes = work_through(
+                items, work, len(items), workers=workers if several else 0, item_seconds=TIME_LIMIT,
+                progress=progress, check=check_stopped,
+            )  # fmt: skip
+            with contextlib.closing(outcomes):
+                for outcome in outcomes:
+                    if not outcome.exit_code:
+                        _print(outcome.result)
+                        continue
+                    console.complain(f"paintproc: {outcome.error}")
+                    line = failures.add(outcome)
+                    _print(_json_line(**line) if tasks[0].as_json else "")
+                    # all later pictures would fail, too, where the disk is full
+                    if fail_fast or (outcome.exit_code == OutputError.exit_code and "disk is full" in outcome.error):
+                        break
+    finally:
+        if not dry_run:
+            failures.write()
+    if failures.lines:
+        listed = "would fail." if dry_run else f"failed; they are listed in {failures.path}."
+        raise PartialError(f"{len(failures.lines)} of {len(tasks)} pictures {listed}")
+
+
+def _no_progress(done: float) -> None:
+    """Each picture has a bar of its own."""
+
+
+def _print(line: str) -> None:
+    if line:
+        print_result(line)
 
 
 def _paint_in_worker(task: _Task) -> str:

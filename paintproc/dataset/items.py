@@ -92,7 +92,7 @@ def whole_item(item: Path) -> ItemLayout | None:
         layout = None if record is None else ItemLayout.of(record)
         if layout is None or layout.provenance.id != item.name or layout.split != item.parent.name:
             return None
-        paths = [*(item / name for name in layout.files), *(item.parent / name for name in layout.kept)]
+        paths = [item / RECORD, *(item / name for name in layout.files), *(item.parent / name for name in layout.kept)]
         return layout if not item.is_symlink() and all(map(_is_plain_file, paths)) else None
     except (ValueError, OSError):
         return None

@@ -117,7 +117,7 @@ class ItemLayout:
         if any(not re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in files.values()):
             raise ValueError("a sha256 is damaged")
         for kept, folder in ((layout.picture, PICTURES), (layout.scene, SCENES)):
-            if kept is not None and (not KEPT.fullmatch(kept) or kept.partition("/")[0] != folder):
+            if kept is not None and not (isinstance(kept, str) and KEPT.fullmatch(kept) and kept.startswith(folder)):
                 raise ValueError(f"{kept!r} is no file of {folder}/")
         return layout
 

@@ -98,7 +98,8 @@ class Dataset:
 
     def _read_summary(self) -> dict[str, Any]:
         try:
-            summary = json.loads(self._read(SUMMARY))
+            with self._open(SUMMARY) as file:
+                summary = json.load(file)
             if summary["format"] not in FORMATS:
                 raise ValueError(f"its format is {summary['format']!r}")
             if not isinstance(summary.get("splits"), dict):
@@ -108,6 +109,9 @@ class Dataset:
             return summary
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.place} is no dataset folder: {error}.") from error
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"{self.place} is no dataset folder: {SUMMARY} cannot be read, {reason}.") from error
 
     def _read(self, name: str) -> bytes:
         try:

@@ -53,14 +53,15 @@ def merge_datasets(
     inputs = [batch for summary in summaries for batch in summary["inputs"]]
     same = all(own == facts[0] for own in facts)
     lines = [line for dataset in datasets for line in read_inputs(dataset)]
+    copied = set[str]()
     with whole_folder(out, replace=replace) as scratch:
-        held = facts[0] if same else {"kind": "merged", "merged": facts}
-        begin_dataset(scratch, held | {"inputs": inputs})
+        begin_dataset(scratch, (facts[0] if same else {"kind": "merged", "merged": facts}) | {"inputs": inputs})
         for number, dataset in enumerate(datasets):
             for item in stored_items(dataset):
                 _copy(item, scratch, str(dataset))
+                copied.add(item.layout.provenance.id)
             progress((number + 1) / len(datasets))
-        counts = _counts(lines)
+        counts = _counts(lines) | {"sequences": len(copied)}
         _finish(scratch, counts, lines)
     return counts
 
@@ -95,7 +96,7 @@ def split_dataset(
                 for line in lines
                 if ids.intersection(line.get("sequences", ()))
             ]
-            counts[name] = _counts(own)
+            counts[name] = _counts(own) | {"sequences": len(ids)}
             _finish(scratch / name, counts[name], own)
     return counts
 

@@ -120,7 +120,9 @@ def _verify_shards(packed: Path, progress: Callable[[float], None]) -> list[str]
 def wrong_in(item: Path) -> list[str]:
     """A sentence for each thing that is wrong with an item's folder."""
     where = f"{item.parent.name}/{item.name}"
-    record = read_record(item) if item.is_dir() and not item.is_symlink() else None
+    if item.is_symlink() or (item / RECORD).is_symlink():
+        return [f"{where} is a link, or its record is."]
+    record = read_record(item) if item.is_dir() else None
     if record is None:
         return [f"{where} is no sequence."]
     try:

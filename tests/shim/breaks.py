@@ -24,10 +24,10 @@ def _bad_decoder(module):  # type: ignore[no-untyped-def]
 
     module.load_picture = load_picture
     # the command, not its workers, waits for the decoder that hangs: not for 15 minutes here
-    build = sys.modules.get("paintproc.synth.build")
-    if build is not None:
-        run = build.run_jobs
-        build.run_jobs = lambda *given, **options: run(*given, **(options | {"time_limit": 4.0}))
+    building = sys.modules.get("paintproc.building")
+    if building is not None:
+        run = building.run_jobs
+        building.run_jobs = lambda *given, **options: run(*given, **(options | {"time_limit": 4.0}))
 
 
 def _naive_writer(module):  # type: ignore[no-untyped-def]
@@ -42,9 +42,9 @@ def _naive_writer(module):  # type: ignore[no-untyped-def]
     def whole_item(folder):  # type: ignore[no-untyped-def]
         return {} if folder.exists() else None
 
-    import paintproc.dataset as dataset
+    import paintproc.dataset.items as items
 
-    dataset.whole_folder = whole_folder
+    items.whole_folder = whole_folder
     module.whole_item = whole_item
 
 
@@ -63,7 +63,9 @@ def _slow_writer(module):  # type: ignore[no-untyped-def]
 
 def _untidy(module):  # type: ignore[no-untyped-def]
     """Leaves what dead processes left."""
-    _slow_writer(module)
+    import paintproc.dataset.items as items
+
+    _slow_writer(items)
     module.remove_dead_scratch = lambda *_: None
 
 
@@ -103,7 +105,7 @@ def _hushed(module):  # type: ignore[no-untyped-def]
         try:
             return paint(task)
         except Exception:
-            return {"input": task.source.name, "outcome": "done", "sha256": "0" * 64, "sequences": []}, 0
+            return {"outcome": "done", "sha256": "0" * 64, "sequences": [], "made": 0}
 
     module.paint_source = paint_source
 
@@ -134,17 +136,17 @@ def _orphans(module):  # type: ignore[no-untyped-def]
 
 def _roomy(module):  # type: ignore[no-untyped-def]
     """Takes the disk for larger than it is."""
-    module._free = lambda build: 1 << 50
+    module.free_bytes = lambda build: 1 << 50
 
 
 bad_decoder = "paintproc.synth.items", _bad_decoder
 naive_writer = "paintproc.synth.items", _naive_writer
-untidy = "paintproc.dataset", _untidy
+untidy = "paintproc.dataset.folder", _untidy
 forgetful_writer = "paintproc.synth.items", _forgetful_writer
 telltale = "paintproc.synth.items", _telltale
 one_scratch = "paintproc.files", _one_scratch
 hushed = "paintproc.synth.items", _hushed
 deaf = "paintproc.cli.options", _deaf
 orphans = "paintproc.jobs", _orphans
-roomy = "paintproc.synth.estimate", _roomy
-slow_writer = "paintproc.dataset", _slow_writer
+roomy = "paintproc.dataset.growing", _roomy
+slow_writer = "paintproc.dataset.items", _slow_writer
