@@ -21,12 +21,15 @@ COMMAND = Path(sys.executable).with_name("paintproc")
 
 
 WEIGHTS = ("list", "get", "path", "verify", "convert")
-SYNTH = ("strokes", "layers", "verify", "pack", "unpack")
+SYNTH = ("strokes", "layers")
+DATASET = ("info", "verify", "pack", "unpack", "merge", "split", "upgrade")
 COMMANDS = (
     [],
     ["generate"],
     ["synth"],
     *(["synth", word] for word in SYNTH),
+    ["dataset"],
+    *(["dataset", word] for word in DATASET),
     ["render"],
     ["weights"],
     *(["weights", word] for word in WEIGHTS),

@@ -191,8 +191,10 @@ class _Run:
             self._learn()
         if len(self.lines) < self.total:
             return set()
-        outcomes = Counter(line["outcome"] for line in self.lines)
-        ids = {name for line in self.lines for name in line.get("sequences", ())}
+        outcomes, ids = Counter[str](), set[str]()
+        for line in self.lines:
+            outcomes[line["outcome"]] += 1
+            ids.update(line.get("sequences", ()))
         counts = {"inputs": self.total, **{name: outcomes[name] for name in OUTCOMES}, "sequences": len(ids)}
         with plain_errors(build.out):
             missing = finish_dataset(build.folder, counts, self.lines)

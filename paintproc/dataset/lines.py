@@ -23,7 +23,7 @@ class Lines(Collection[Mapping[str, Any]]):
     """The lines about inputs, by the input's number. They are kept as text: a million take little memory."""
 
     def __init__(self) -> None:
-        self._texts: dict[int, bytes] = {}
+        self._texts: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -39,7 +39,7 @@ class Lines(Collection[Mapping[str, Any]]):
         return json.loads(self._texts[place])
 
     def __setitem__(self, place: int, line: Mapping[str, Any]) -> None:
-        self._texts[place] = json.dumps(line, ensure_ascii=False).encode()
+        self._texts[place] = json.dumps(line, ensure_ascii=False)
 
     def get(self, place: int) -> dict[str, Any] | None:
         text = self._texts.get(place)
