@@ -155,7 +155,7 @@ class _Run:
             workers=build.workers,
             item_seconds=build.item_seconds,
             time_limit=build.time_limit,
-            memory=max(LEAST_MEMORY, memory() // build.workers) if build.bound_memory else None,
+            memory=max(LEAST_MEMORY, memory() // max(1, build.workers)) if build.bound_memory else None,
             progress=self.progress,
             check=self.check,
         )
