@@ -375,7 +375,7 @@ class TestCommand:
     def test_missing_weights_end_it_at_once(self, paintproc, small_file, tmp_path):
         begun = time.perf_counter()
         done = paintproc("generate", "--image", small_file, "--scene", "networks", "--weights-dir", tmp_path / "none")
-        assert time.perf_counter() - begun < 5
+        assert time.perf_counter() - begun < 15
         assert (done.returncode, done.stdout) == (4, "")
         assert "paintproc weights get mobile-sam" in done.stderr
         assert sorted(path.name for path in tmp_path.iterdir()) == ["small.png"]

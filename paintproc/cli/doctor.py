@@ -77,7 +77,7 @@ def _abilities(states: dict[str, str], torch_works: bool) -> list[dict[str, Any]
 
     large = [name for name in SEGMENTERS["cpu"] if name not in FOR_AUTO]
     depth = "depth-anything-v2-small", "depth-anything-v2-large"
-    untried = " (never tried here with its own weights)"
+    untried = " (not yet tried with its own weights)"
     return [
         {"what": "generate: regions by the built-in way", "works": not base, "with": [], "missing": " && ".join(base)},
         needs("generate: regions by Segment Anything", *FOR_AUTO),

@@ -139,7 +139,7 @@ class _Kind(Record):
 class _Arrays(pickle.Unpickler):
     """Reads pickled numpy arrays. The three names that they need stand for `Record`s, and there are no others.
 
-    Torch's reader does not know the instruction BINBYTES, which such files have.
+    Torch's reader does not know the instructions BINBYTES and SHORT_BINBYTES, which such files have.
     """
 
     def find_class(self, module: str, name: str) -> Any:
