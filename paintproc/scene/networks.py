@@ -30,8 +30,12 @@ SEGMENTERS = {
     "cuda": ("sam-vit-h", "sam-vit-l", "sam-vit-b", "mobile-sam", "sam2-tiny"),
 }
 """Segmenters for each kind of device, best first; the order weighs quality against time on that device."""
-TRUSTED_DEPTH = tuple(name for name, trust in depths.TRUST.items() if trust > 0.5)
-"""Depth networks that `auto` may choose. FastDepth is not among them: it does not help paintings (docs/scene.md)."""
+FOR_AUTO = ("mobile-sam", "sam2-tiny")
+"""Networks that `auto` may choose: they ran here with their own weights, and improved the scenes of paintings.
+
+FastDepth ran and improved nothing. Depth Anything and the larger SAMs never ran here with their own weights. All of
+them need `--scene networks` (docs/scene.md).
+"""
 ON_CPU = ("sam2-tiny", "fastdepth", "migan")
 """Networks that always run on the CPU: they are ONNX graphs."""
 PACKAGES = ("torch", "torchvision", "segment_anything", "timm", "transformers", "onnxruntime")
@@ -78,10 +82,9 @@ def choose_networks(
     """Choose networks for `--scene` from those whose weights are in `folder`.
 
     builtin   no networks
-    auto      the best segmenter and Depth Anything, each where its weights are there; no networks where
-              packages or all of these weights are missing
-    networks  the same, and FastDepth where Depth Anything is missing, and MI-GAN for what lies behind;
-              MissingError where packages or every segmenter are missing
+    auto      the best of `FOR_AUTO`; no networks where packages or all of these weights are missing
+    networks  the best segmenter, the best depth network, and MI-GAN for what lies behind, each where its weights
+              are there; MissingError where packages or every segmenter are missing
 
     InputError where weights are damaged, MissingError where torch cannot be imported, DeviceError where the
     device does not exist.
@@ -89,8 +92,8 @@ def choose_networks(
     if scene == "builtin":
         return SceneNetworks()
     folder = weights_folder(folder)
-    wanted = tuple(depths.TRUST) if scene == "networks" else TRUSTED_DEPTH
-    available = {name for name in (*SEGMENTERS["cpu"], *wanted) if _is_installed(name, folder)}
+    wanted = FOR_AUTO if scene == "auto" else (*SEGMENTERS["cpu"], *depths.TRUST)
+    available = {name for name in wanted if _is_installed(name, folder)}
     lacking = lacking_packages()
     if scene == "auto" and (lacking or not available):
         return SceneNetworks()
@@ -103,7 +106,7 @@ def choose_networks(
         raise missing(named("mobile-sam"), folder, f"{ALTERNATIVE} them")
     device = find_device(device)
     segmenter = next((name for name in SEGMENTERS[device.split(":")[0]] if name in available), None)
-    depth = next((name for name in wanted if name in available), None)
+    depth = next((name for name in depths.TRUST if name in available), None)
     behind = "migan" if scene == "networks" and _is_installed("migan", folder) else None
     networks = SceneNetworks(segmenter, depth, behind, device, folder)
     return networks if set(networks.names) - set(ON_CPU) else SceneNetworks(segmenter, depth, behind, "cpu", folder)
@@ -254,6 +257,6 @@ def _cache_path(picture: np.ndarray, name: str, device: str) -> Path:
     versions = network_versions()
     digest = hashlib.sha256(f"{CACHE_VERSION} {name} {device} {picture.shape} {settings} {versions}\n".encode())
     for file in named(name).files:
-        digest.update(file.sha256.encode())
+        digest.update((file.sha256 or "").encode())
     digest.update(np.ascontiguousarray(picture).tobytes())
     return cache_home() / "scenes" / f"{digest.hexdigest()}.npz"

