@@ -174,14 +174,13 @@ def _one_by_one(tasks: list[_Task], failures: Failures, fail_fast: bool, work: C
 
 def _all_at_once(tasks: list[_Task], failures: Failures, fail_fast: bool, workers: int) -> None:
     """Paint in several processes; results are printed in the order in which they are finished."""
-    from paintproc.jobs import run_jobs
-    from paintproc.threads import threads_of_workers
+    from paintproc.jobs import Engine, run_jobs
 
     if any(task.source == STDIN for task in tasks):
         raise UsageError("Standard input needs --workers 1.")
-    running = run_jobs(tasks, _paint_in_worker, workers=workers, time_limit=TIME_LIMIT, check=check_stopped)
+    running = run_jobs(tasks, _paint_in_worker, Engine(workers=workers), time_limit=TIME_LIMIT, check=check_stopped)
     label = f"painting {len(tasks)} pictures"
-    with threads_of_workers(workers), contextlib.closing(running), console.progress_bar(label) as progress:
+    with contextlib.closing(running), console.progress_bar(label) as progress:
         for done, outcome in enumerate(running, 1):
             if outcome.exit_code:
                 source, text = outcome.item.source, outcome.error

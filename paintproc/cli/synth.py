@@ -3,6 +3,7 @@
 import json as encoder
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,13 +12,18 @@ import typer
 from paintproc import console
 from paintproc.cli.options import (
     HELP,
+    Address,
     Config,
     DryRun,
+    EngineKind,
+    GpusPerItem,
     Json,
+    MemoryPerItem,
     Overwrite,
     Quiet,
     Verbose,
     WeightsDir,
+    Workers,
     check_stopped,
     options_from,
     plain_exits,
@@ -27,6 +33,8 @@ from paintproc.config.synth import SynthConfig, SynthLayersConfig, SynthStrokesC
 from paintproc.errors import InputError, PartialError, UsageError
 
 if TYPE_CHECKING:
+    from paintproc.jobs import Engine
+    from paintproc.scene.networks import SceneNetworks
     from paintproc.synth.build import Build, Report
     from paintproc.synth.sources import Source
 
@@ -56,10 +64,6 @@ Layout = Annotated[
     Literal["folder", "shards"], typer.Option("--layout", help="Write a folder for each sequence, or WebDataset tars.")
 ]
 ShardSize = Annotated[int, typer.Option("--shard-size", min=1, help="Megabytes after which a tar is full.")]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Pictures worked on at once; by default one a core.", show_default=False),
-]
 ShardIndex = Annotated[
     int | None,
     typer.Option("--shard-index", min=0, help="The part of the inputs for this run, from 0.", show_default="Slurm's"),
@@ -111,6 +115,10 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
         layout: Layout = "folder",
         shard_size: ShardSize = 1024,
         workers: Workers = None,
+        engine: EngineKind = "local",
+        address: Address = None,
+        memory_per_item: MemoryPerItem = None,
+        gpus_per_item: GpusPerItem = None,
         shard_index: ShardIndex = None,
         num_shards: NumShards = None,
         time_limit: TimeLimit = None,
@@ -124,8 +132,9 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
         verbose: Verbose = False,
     ) -> None:
         shard = _shard(shard_index, num_shards)
+        resources = _resources(engine, address, memory_per_item, gpus_per_item, verbose)
         _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
-             layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
+             layout=layout, shard_size=shard_size << 20, workers=workers, engine=resources, shard=shard,
              time_limit=time_limit, max_bad=max_bad, overwrite=overwrite)  # fmt: skip
 
     command.__doc__ = text
@@ -246,6 +255,27 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int]:
     return shard
 
 
+def _resources(kind: str, address: str | None, memory: float | None, gpus: float | None, verbose: bool) -> "Engine":
+    """The engine that these options ask for; its GPUs are less than 0 where none were named."""
+    from paintproc.jobs import Engine
+
+    if kind == "local":
+        for name, value in (("--address", address), ("--memory-per-item", memory), ("--gpus-per-item", gpus)):
+            if value is not None:
+                raise UsageError(f"{name} needs --engine ray.")
+        return Engine()
+    size = None if memory is None else int(memory * 1e9)
+    return Engine("ray", address=address, memory=size, gpus=-1 if gpus is None else gpus, verbose=verbose)
+
+
+def _share_of_gpu(engine: "Engine", networks: "SceneNetworks", workers: int) -> "Engine":
+    """Where networks use CUDA and no GPUs were named: one for each worker of a cluster; here all workers share one."""
+    if engine.gpus >= 0:
+        return engine
+    wanted = 0.0 if not networks.names or networks.device == "cpu" else 1.0
+    return replace(engine, gpus=wanted if engine.address is not None else int(wanted * 1e4 / workers) / 1e4)
+
+
 def _run(
     config: SynthConfig,
     inputs: list[str] | None,
@@ -276,7 +306,8 @@ def _run(
     networks = choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
     if networks.names:
         console.say(f"Regions are found by {networks}.")
-    how["workers"] = how["workers"] or thread_count()
+    how["workers"] = how["workers"] or (thread_count() if how["engine"].address is None else 0)
+    how["engine"] = _share_of_gpu(how["engine"], networks, how["workers"])
     if how["time_limit"] is not None:
         how["time_limit"] *= 60
     build = Build(output, config, sources, networks, **how)

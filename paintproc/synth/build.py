@@ -1,6 +1,6 @@
 """Builds a dataset from many pictures. A run that was stopped goes on where it was.
 
-Worker processes paint (`jobs.py`); each sequence appears whole. With shards, a process that has finished its part of
+Worker processes paint (`jobs/`); each sequence appears whole. With shards, a process that has finished its part of
 the inputs writes a file about them into `parts/`. The process that finds all inputs done, skipped or failed writes the
 lists, the index and the counts.
 """
@@ -15,7 +15,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ from paintproc.dataset import (
 )
 from paintproc.errors import InputError, Interrupted, OutputError, PaintprocError, PartialError
 from paintproc.files import move_folder, plain_errors, remove_dead_scratch, resolved, tidy_beside, whole_file
-from paintproc.jobs import run_jobs
+from paintproc.jobs import Engine, run_jobs
 from paintproc.scene.networks import SceneNetworks
 from paintproc.sequence import RECORD
 from paintproc.shards import SHARD_SIZE, SHARDS, missing_shard, pack_dataset
@@ -46,7 +46,6 @@ from paintproc.synth.estimate import check_space
 from paintproc.synth.items import Task, line_about, paint_in_worker
 from paintproc.synth.sequences import dataset_settings, needs_scene
 from paintproc.synth.sources import Source, inputs_digest
-from paintproc.threads import threads_of_workers
 
 PARTS = "parts"
 ITEM_SECONDS = 900.0
@@ -72,6 +71,9 @@ class Build:
     shard: tuple[int, int] = (0, 1)
     """Index and count (i, n): this process works on every n-th input, beginning with number i."""
     workers: int = 1
+    """How many inputs are painted at once; 0 for as many as the cluster of `engine` has room for."""
+    engine: Engine = field(default_factory=Engine)
+    """What runs them; its `workers` do not count."""
     overwrite: bool = False
     time_limit: float | None = None
     """Seconds for the whole run. It stops when the longest input so far would no longer fit."""
@@ -236,18 +238,18 @@ def _paint_all(
             raise Interrupted("The time limit is reached; what was finished is kept. Run the same command again.")
 
     tasks = [Task(place, build.sources[place], build.config, build.networks, build.folder) for place in todo]
-    memory = None if build.networks.names else max(LEAST_MEMORY, _memory() // build.workers)
+    memory = None if build.networks.names else max(LEAST_MEMORY, _memory() // build.workers if build.workers else 0)
     jobs = run_jobs(
         tasks,
         paint_in_worker,
-        workers=min(build.workers, len(todo)),
+        replace(build.engine, workers=min(build.workers, len(todo))),
         time_limit=build.item_seconds,
         memory=memory,
         check=check_time,
     )
     lines: dict[int, dict[str, Any]] = {}
     bad = made = 0
-    with threads_of_workers(build.workers), contextlib.closing(jobs):
+    with contextlib.closing(jobs):
         for outcome in jobs:
             source = outcome.item.source
             if outcome.exit_code == OutputError.exit_code:

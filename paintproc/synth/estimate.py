@@ -92,7 +92,7 @@ def estimate(build: "Build") -> dict[str, int | float]:
         "skipped": sum(bool(source.skip) for source in own),
         "broken": sum(bool(source.broken) for source in own),
         "bytes": size * len(paintable),
-        "seconds": round(seconds * len(paintable) / build.workers, 1),
+        "seconds": round(seconds * len(paintable) / max(1, build.workers), 1),
         "free_bytes": _free(build),
     }
 

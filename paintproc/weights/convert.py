@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paintproc.errors import InputError, MissingError, OutputError, PaintprocError
-from paintproc.jobs import limit_memory
+from paintproc.jobs.local import limit_memory
 
 if TYPE_CHECKING:
     import numpy as np
