@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -136,10 +137,9 @@ def drive(connection: Connection, setup: Setup, scratch: str | None) -> None:
     It says how many items can be worked on at once (joined), what became of each item (done), and that Ray is of no use
     (failed).
     """
-    # out of reach of signals to the whole group, as Ctrl-C: the other side decides what to do about them
+    # a session of its own is out of reach of signals to the whole group, as Ctrl-C, and tells which processes are Ray's
     if hasattr(os, "setsid"):
         os.setsid()
-    local._die_with_parent()
     _hush(setup.engine.verbose)
     given: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, given), daemon=True).start()
@@ -152,6 +152,10 @@ def drive(connection: Connection, setup: Setup, scratch: str | None) -> None:
             connection.send(("failed", *said))
         if setup.engine.verbose:
             raise
+    finally:
+        # the other side does this too, if it lives
+        if scratch is not None and not setup.engine.verbose:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _hush(verbose: bool) -> None:
