@@ -40,6 +40,10 @@ cluster.shutdown()
 """
 
 
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+"""Without these Ray uses a token of its own, in the home of whoever runs the tests."""
+
+
 def family(pid: int) -> dict[int, str]:
     """A process and all below it, with their command lines."""
     found = {}
@@ -82,7 +86,7 @@ def wait_for(what: Callable[[], Any], process: "subprocess.Popen[Any]", seconds:
 
 def start_on_ray(inputs: Path, out: Path, *more: object, **shim: object) -> "subprocess.Popen[str]":
     """The command on Ray, with a writer that takes its time, so that items can be hit."""
-    variables = environment(**({"SHIM_BREAK": "slow_writer"} | shim))
+    variables = environment(**({"SHIM_BREAK": "slow_writer"} | TOKEN | shim))
     return subprocess.Popen(
         command(inputs, out, "--engine", "ray", "--workers", 2, *more),
         env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -112,7 +116,7 @@ def cluster() -> Iterator[SimpleNamespace]:
         process = subprocess.Popen(
             [sys.executable, "-c", CLUSTER],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}, start_new_session=True,
+            env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder, **TOKEN}, start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
         address, node, head = process.stdout.readline().split()
@@ -337,16 +341,16 @@ def test_a_cluster_without_room_is_not_waited_for(monkeypatch, gpus):
     """With room that others use, it is."""
     monkeypatch.setattr(driver, "ROOM_PATIENCE", 0.0)
     ray = FakeRay(starts=False, nodes=({"CPU": 4.0, "memory": 8e9}, {"CPU": 1.0, "GPU": 1.0, "memory": 8e9}))
-    crew, _ = crew_on(ray, Engine("ray", workers=0, address="auto", gpus=gpus, memory=1 << 30))
+    crew, _ = crew_on(ray, Engine("ray", workers=0, address="auto", gpus=gpus, memory=2 * 10**9))
     crew.waiting.append(Task(0, b""))
     if gpus == 1:
         for _ in range(9):
             crew.step()
     else:
-        with pytest.raises(driver._Failed, match="asks for 1 CPU, 2 GPU"):
+        with pytest.raises(driver._Failed, match="asks for 1 CPU, 2 GPU, 2 GB of memory"):
             for _ in range(9):
                 crew.step()
-    assert len(ray.made) == 1 and ray.made[0]["num_gpus"] == gpus and ray.made[0]["memory"] == 1 << 30
+    assert len(ray.made) == 1 and ray.made[0]["num_gpus"] == gpus and ray.made[0]["memory"] == 2 * 10**9
 
 
 def test_a_slot_that_does_not_answer_is_given_up(monkeypatch):

@@ -270,6 +270,8 @@ def _resources(kind: str, address: str | None, memory: float | None, gpus: float
 
 def _share_of_gpu(engine: "Engine", networks: "SceneNetworks", workers: int) -> "Engine":
     """Where networks use CUDA and no GPUs were named: one for each worker of a cluster; here all workers share one."""
+    if engine.kind == "ray" and networks.device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {networks.device} does not go with --engine ray.", "Ray chooses the GPU: use cuda.")
     if engine.gpus >= 0:
         return engine
     wanted = 0.0 if not networks.names or networks.device == "cpu" else 1.0

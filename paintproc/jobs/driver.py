@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import queue
+import secrets
 import shutil
 import signal
 import socket
@@ -141,6 +142,9 @@ def drive(connection: Connection, setup: Setup, scratch: str | None) -> None:
     if hasattr(os, "setsid"):
         os.setsid()
     _hush(setup.engine.verbose)
+    if setup.engine.address is None:
+        # a Ray of our own listens to us alone; without a token Ray makes one in the user's home
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     given: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, given), daemon=True).start()
     try:
@@ -339,7 +343,10 @@ class _Crew:
                 # there is room, but others use it
                 self.last_room = time.monotonic()
                 return
-            wanted = ", ".join(f"{n:g} {name}" for name, n in self.asked.items())
+            named = {"CPU": "CPU", "GPU": "GPU", "memory": "GB of memory"}
+            wanted = ", ".join(
+                f"{n / (1e9 if name == 'memory' else 1):g} {named[name]}" for name, n in self.asked.items()
+            )
             raise _Failed(f"No machine of the Ray cluster has room for a worker, which asks for {wanted}.", "")
 
     def stop(self) -> None:

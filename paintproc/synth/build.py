@@ -238,7 +238,11 @@ def _paint_all(
             raise Interrupted("The time limit is reached; what was finished is kept. Run the same command again.")
 
     tasks = [Task(place, build.sources[place], build.config, build.networks, build.folder) for place in todo]
-    memory = None if build.networks.names else max(LEAST_MEMORY, _memory() // build.workers if build.workers else 0)
+    memory = (
+        None
+        if build.networks.names
+        else max(LEAST_MEMORY, build.engine.memory or 0, _memory() // (build.workers or 99))
+    )
     jobs = run_jobs(
         tasks,
         paint_in_worker,
