@@ -188,11 +188,16 @@ def _joined(setup: Setup, scratch: str | None) -> Iterator[Any]:
     import ray
 
     engine = setup.engine
+    hint = "Is Ray running, and is this machine a part of the cluster? `ray status` tells."
     how: dict[str, Any] = {"address": engine.address}
     if engine.address is None:
         how = {"address": "local", "num_cpus": engine.workers, "object_store_memory": STORE,
                "include_dashboard": False, "_temp_dir": scratch, "_node_ip_address": "127.0.0.1"}  # fmt: skip
+    host, _, port = (engine.address or "").rpartition(":")
     try:
+        if port.isdigit():
+            # Ray itself would try for most of a minute
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(
             **how, log_to_driver=engine.verbose, logging_level=logging.INFO if engine.verbose else logging.ERROR,
             namespace=f"paintproc-{os.getpid()}",
@@ -201,7 +206,6 @@ def _joined(setup: Setup, scratch: str | None) -> Iterator[Any]:
         reason = first_line(error)
         if engine.address is None:
             raise _Failed(f"Ray could not be started: {reason}", VERBOSE) from error
-        hint = "Is Ray running, and is this machine a part of the cluster? `ray status` tells."
         raise _Failed(f"No Ray cluster was joined at {engine.address}: {reason}", hint) from error
     # Ray has put a handler of its own there
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
