@@ -143,7 +143,7 @@ def drive(connection: Connection, setup: Setup, scratch: str | None) -> None:
         os.setsid()
     _hush(setup.engine.verbose)
     if setup.engine.address is None:
-        # a Ray of our own listens to us alone; without a token Ray makes one in the user's home
+        # nobody else may use a Ray of our own; if no token is named, Ray puts one into the user's home
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     given: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, given), daemon=True).start()
