@@ -24,7 +24,7 @@ docs:
 	$(PY) docs/make.py
 
 bench:
-	for b in startup rasterize fit generate plan scene synth; do $(PY) benchmarks/bench_$$b.py || exit 1; done
+	for b in startup rasterize fit generate plan scene synth engines; do $(PY) benchmarks/bench_$$b.py || exit 1; done
 
 stress:
 	$(PY) benchmarks/stress.py

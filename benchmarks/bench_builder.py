@@ -20,6 +20,7 @@ from common import save
 
 from paintproc.dataset.build import build_dataset
 from paintproc.dataset.growing import Build
+from paintproc.jobs import Engine
 
 
 class Stop(Exception):
@@ -46,7 +47,7 @@ def run(out: Path, count: int, workers: int, stop_after: int | None) -> dict[str
 
     begun = time.perf_counter()
     try:
-        build = Build(out, {"kind": "empty", "settings": {}}, names, "0", task_of, nothing, workers=workers)
+        build = Build(out, {"kind": "empty", "settings": {}}, names, "0", task_of, nothing, engine=Engine(workers=workers) if workers else None)
         build_dataset(build, tell=tell)
     except Stop:
         pass

@@ -63,7 +63,7 @@ EXIT_CODES = """## Exit codes
 | 2 | usage: impossible settings |
 | 3 | the one input is missing, damaged or of a wrong kind; `synth`: no input can be read |
 | 4 | weights or an extra are missing, or ffmpeg cannot be started |
-| 5 | no such device, or out of memory |
+| 5 | no such device, no Ray cluster where one is to be, or out of memory |
 | 6 | some of several items failed; the rest is written, and `failures.jsonl` lists them |
 | 7 | the output cannot be written: it exists, is read-only, or the disk is full |
 | 75 | stopped by SIGTERM, SIGUSR1 or SIGHUP, or at `--time-limit`; run the same command again to go on |
@@ -181,7 +181,27 @@ def stress_table(results: dict) -> str:
     )
 
 
+def engines_table(results: dict) -> str:
+    rows = [
+        [n, row["local_an_hour"], row["ray_an_hour"], row["ratio_median"], ", ".join(map(str, row["ratios"]))]
+        for n, row in results["workers"].items()
+    ]
+    head = ["workers", "local, an hour", "Ray, an hour", "Ray / local", "each turn"]
+    short = next(iter(results["workers"].values()))
+    few = next(key.removeprefix("ray_seconds_of_") for key in short if key.startswith("ray_seconds_of_"))
+    starts = ", ".join(f"{row[f'{engine}_seconds_of_{few}']} s ({engine}, {n})"
+                       for n, row in results["workers"].items() for engine in ("local", "ray"))  # fmt: skip
+    return (
+        f"`synth strokes --method fit --strokes 1000 --size 256`, {results['pictures']} pictures, the engines in turn "
+        f"({results['turns']} turns), what further pictures cost once the command runs. The machine did other work at "
+        f"the same time (load {results['load']}): the ratios say more than the rates.\n\n"
+        + table(head, rows)
+        + f"\nA run of {few} pictures from start to end, by engine and workers: {starts}.\n"
+    )
+
+
 TITLES = {
+    "engines": "Engines",
     "synth": "Synthetic sequences",
     "stress": "What synth survives",
     "scene": "Scenes",
@@ -192,6 +212,7 @@ TITLES = {
     "generate": "The whole command",
 }
 TABLES = {
+    "engines": engines_table,
     "synth": synth_table,
     "stress": stress_table,
     "scene": scene_table,

@@ -17,8 +17,7 @@ from typing import Any
 
 from paintproc.errors import Interrupted, OutputError, PaintprocError
 from paintproc.files import whole_file
-from paintproc.jobs import Outcome, run_jobs
-from paintproc.threads import threads_of_workers
+from paintproc.jobs import Engine, Outcome, run_jobs
 
 FAILURES = "failures.jsonl"
 FAILURE = ("input", "error", "exit_code")
@@ -39,7 +38,7 @@ def work_through(
     work: Callable[[Any], Any],
     count: int,
     *,
-    workers: int = 0,
+    engine: Engine | None = None,
     item_seconds: float = 900.0,
     time_limit: float | None = None,
     memory: int | None = None,
@@ -48,9 +47,9 @@ def work_through(
 ) -> Generator[Outcome[Item], None, None]:
     """`work(item.task)` for each of `count` items; one outcome each, in the order in which they are finished.
 
-    `workers` processes work at once; with 0 this process does it itself. One item may take `item_seconds`, all together
-    `time_limit` seconds: Interrupted is raised when the longest so far would no longer fit. The sentence of a failure
-    names its input. `memory`, in bytes, and `check` are as in `run_jobs`.
+    Without an `engine` this process does the work itself. One item may take `item_seconds`, all together `time_limit`
+    seconds: Interrupted is raised when the longest so far would no longer fit. The sentence of a failure names its
+    input. `memory`, in bytes, and `check` are as in `run_jobs`.
     """
     begun, longest, done = time.monotonic(), 0.0, 0
 
@@ -60,20 +59,12 @@ def work_through(
             raise Interrupted("The time limit is reached; what was finished is kept. Run the same command again.")
 
     timed = functools.partial(_timed, work)
-    with contextlib.ExitStack() as stack:
-        if workers:
-            stack.enter_context(threads_of_workers(workers))
-            running = run_jobs(
-                items,
-                timed,
-                workers=min(workers, count),
-                time_limit=item_seconds,
-                memory=memory,
-                check=check_time,
-            )
-            stack.enter_context(contextlib.closing(running))
-        else:
-            running = _one_by_one(items, timed, check_time)
+    if engine is None:
+        running = _one_by_one(items, timed, check_time)
+    else:
+        engine = replace(engine, workers=min(engine.workers, count))
+        running = run_jobs(items, timed, engine, time_limit=item_seconds, memory=memory, check=check_time)
+    with contextlib.closing(running):
         for outcome in running:
             if outcome.exit_code:
                 yield _named(outcome)

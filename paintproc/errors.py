@@ -4,7 +4,7 @@ PaintprocError
 ├── UsageError      2   contradictory or impossible settings
 ├── InputError      3   the one input is missing, damaged or of a wrong kind; of several, none can be read
 ├── MissingError    4   an extra or pretrained weights are not installed, or ffmpeg cannot be started
-├── DeviceError     5   no such device, or out of memory
+├── DeviceError     5   no such device, no Ray cluster, or out of memory
 ├── PartialError    6   some items of several failed; the rest is written
 └── OutputError     7   the output exists, is read-only, or the disk is full
 

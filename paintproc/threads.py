@@ -1,9 +1,8 @@
 """How many threads this process draws with, and work divided among them."""
 
-import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -14,27 +13,37 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+_handed: int | None = None
+"""How many threads this worker process was told to draw with."""
+
+
 def thread_count() -> int:
-    """The processors this process may use, at most `PAINTPROC_THREADS`."""
+    """The processors this process may use, at most `PAINTPROC_THREADS`; in a worker, at most what it was told."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, _handed or named_threads() or available))
+
+
+def named_threads() -> int | None:
+    """The number in `PAINTPROC_THREADS`; None where there is none."""
     named = os.environ.get("PAINTPROC_THREADS", "")
-    return max(1, min(available, int(named))) if named.isascii() and named.isdigit() else available
+    return max(1, int(named)) if named.isascii() and named.isdigit() else None
 
 
-@contextlib.contextmanager
-def threads_of_workers(workers: int) -> Iterator[None]:
-    """Give each worker process started in this block an equal part of the processors.
+def threads_of_worker(workers: int) -> int:
+    """How many threads each of `workers` processes draws with: `PAINTPROC_THREADS`, or its part of the processors.
 
     The bytes that a worker makes do not depend on its number of threads.
     """
-    wanted = {"PAINTPROC_THREADS": str(max(1, thread_count() // workers)), "OPENBLAS_NUM_THREADS": "1"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    return thread_count() if named_threads() else max(1, thread_count() // workers)
+
+
+def set_thread_count(threads: int) -> None:
+    """Draw with so many threads in this worker process. To be called before numpy is imported, whose matrices are
+    multiplied by one thread from then on.
+    """
+    global _handed
+    _handed = threads
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def divide(work_before: "np.ndarray", least: float) -> list[int]:

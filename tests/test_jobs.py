@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT, workers_of
 
 from paintproc.errors import InputError
-from paintproc.jobs import TRIES, run_jobs
+from paintproc.jobs import TRIES
+from paintproc.jobs.local import run_jobs
 
 
 def square(number: int) -> int:
@@ -98,7 +99,7 @@ def test_a_check_that_raises_stops_it_at_once(tmp_path):
 def test_no_worker_outlives_a_killed_parent(tmp_path, asked):
     code = "" if asked == "the system" else "import ctypes; ctypes.CDLL = None\n"
     code += (
-        "from test_jobs import troubled; from paintproc.jobs import run_jobs\n"
+        "from test_jobs import troubled; from paintproc.jobs.local import run_jobs\n"
         f"if __name__ == '__main__': list(run_jobs([('stuck', {str(tmp_path / 'x')!r})] * 2, troubled, workers=2))"
     )
     (tmp_path / "main.py").write_text(code)

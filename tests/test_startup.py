@@ -6,7 +6,8 @@ import sys
 import pytest
 from conftest import COMMAND, ROOT
 
-HEAVY = ("numpy", "PIL", "cv2", "numba", "scipy", "skimage", "torch", "diffusers", "imageio_ffmpeg", "rich.progress")
+HEAVY = ("numpy", "PIL", "cv2", "numba", "scipy", "skimage", "torch", "diffusers", "imageio_ffmpeg", "rich.progress",
+         "ray")  # fmt: skip
 COMMANDS = ([], ["generate"], ["synth"], ["synth", "strokes"], ["render"], ["weights"], ["weights", "get"], ["doctor"])
 
 

@@ -16,10 +16,11 @@ import pytest
 from conftest import COMMAND
 from harness import command, make_inputs, run, tree
 
-from paintproc import jobs, media
+from paintproc import media
 from paintproc.cli import options
 from paintproc.errors import Interrupted, MissingError, OutputError
 from paintproc.files import remove_dead_scratch, whole_file, whole_folder
+from paintproc.jobs import local as jobs
 from paintproc.synth import build
 from paintproc.weights import registries
 

@@ -666,7 +666,7 @@ def test_memory_is_bounded_and_a_lower_bound_stays(allowed):
     if allowed > resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY:
         pytest.skip("memory is limited here already")
     code = (
-        "import resource; from paintproc.jobs import limit_memory\n"
+        "import resource; from paintproc.jobs.local import limit_memory\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({allowed}, {allowed}))\n"
         f"limit_memory({3 << 30}); print(*resource.getrlimit(resource.RLIMIT_AS))"
     )

@@ -147,6 +147,7 @@ def _paint_batch(tasks: list[_Task], output: Path, workers: int, fail_fast: bool
     PartialError if some failed.
     """
     from paintproc.building import FailureList, Item, work_through
+    from paintproc.jobs import Engine
 
     if workers > 1 and any(task.source == STDIN for task in tasks):
         raise UsageError("Standard input needs --workers 1.")
@@ -158,8 +159,8 @@ def _paint_batch(tasks: list[_Task], output: Path, workers: int, fail_fast: bool
     try:
         with bar as progress:
             outcomes = work_through(
-                items, work, len(items), workers=workers if several else 0, item_seconds=TIME_LIMIT,
-                progress=progress, check=check_stopped,
+                items, work, len(items), engine=Engine(workers=workers) if several else None,
+                item_seconds=TIME_LIMIT, progress=progress, check=check_stopped,
             )  # fmt: skip
             with contextlib.closing(outcomes):
                 for outcome in outcomes:

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -60,6 +60,41 @@ WeightsDir = Annotated[
         show_default=False,
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Pictures worked on at once; by default one a core, or a CPU of the Ray cluster.",
+        show_default=False,
+    ),
+]
+EngineKind = Annotated[
+    Literal["local", "ray"], typer.Option("--engine", help="Work in processes of this machine, or on Ray.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="The Ray cluster to join: auto, or host:port. Without it Ray is started on this machine.",
+        show_default=False,
+    ),
+]
+MemoryPerItem = Annotated[
+    float | None,
+    typer.Option(
+        "--memory-per-item", min=0, help="GB that a Ray cluster sets aside for a picture.", show_default=False
+    ),
+]
+GpusPerItem = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-item",
+        min=0,
+        help="GPUs that Ray sets aside for a picture, such as 0.25.",
+        show_default="1 where networks use CUDA",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, instead of paths.")]
 JsonTable = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -73,7 +108,18 @@ HELP = {"help_option_names": ["-h", "--help"]}
 OWN_GROUPS = {
     INPUT: ("image", "images_from", "null", "canvas", "inputs"),
     OUTPUT: ("output", "overwrite", "extend", "layout", "shard_size"),
-    BATCH: ("workers", "fail_fast", "shard_index", "num_shards", "time_limit", "max_bad"),
+    BATCH: (
+        "workers",
+        "fail_fast",
+        "shard_index",
+        "num_shards",
+        "time_limit",
+        "max_bad",
+        "engine",
+        "address",
+        "memory_per_item",
+        "gpus_per_item",
+    ),
 }
 """Under which group of `--help` an option that is not a setting is listed; the others are general ones."""
 

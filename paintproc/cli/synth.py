@@ -3,6 +3,7 @@
 import json as encoder
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,13 +14,18 @@ from paintproc.cli import dataset
 from paintproc.cli.dataset import Out, ShardSize, counts_in_words, minutes
 from paintproc.cli.options import (
     HELP,
+    Address,
     Config,
     DryRun,
+    EngineKind,
+    GpusPerItem,
     Json,
+    MemoryPerItem,
     Overwrite,
     Quiet,
     Verbose,
     WeightsDir,
+    Workers,
     check_stopped,
     options_from,
     print_result,
@@ -30,6 +36,7 @@ from paintproc.errors import InputError, PartialError, UsageError
 if TYPE_CHECKING:
     from paintproc.dataset.build import Report
     from paintproc.dataset.growing import Build
+    from paintproc.jobs import Engine
     from paintproc.scene.networks import SceneNetworks
     from paintproc.synth.sources import Source
 
@@ -54,10 +61,6 @@ ImagesFrom = Annotated[
 Null = Annotated[bool, typer.Option("--null", help="Inputs of --images-from end with NUL.")]
 Layout = Annotated[
     Literal["folder", "shards"], typer.Option("--layout", help="Write a folder for each sequence, or WebDataset tars.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Pictures worked on at once; by default one a core.", show_default=False),
 ]
 ShardIndex = Annotated[
     int | None,
@@ -111,6 +114,10 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
         layout: Layout = "folder",
         shard_size: ShardSize = 1024,
         workers: Workers = None,
+        engine: EngineKind = "local",
+        address: Address = None,
+        memory_per_item: MemoryPerItem = None,
+        gpus_per_item: GpusPerItem = None,
         shard_index: ShardIndex = None,
         num_shards: NumShards = None,
         time_limit: TimeLimit = None,
@@ -125,8 +132,9 @@ def _building(settings: type[SynthConfig], text: str) -> Callable[..., None]:
         verbose: Verbose = False,
     ) -> None:
         shard = _shard(shard_index, num_shards)
+        resources = _resources(engine, address, memory_per_item, gpus_per_item, verbose)
         _run(config, inputs, images_from, null, output, json, dry_run, weights_dir,
-             layout=layout, shard_size=shard_size << 20, workers=workers, shard=shard,
+             layout=layout, shard_size=shard_size << 20, workers=workers, engine=resources, shard=shard,
              time_limit=time_limit, max_bad=max_bad, overwrite=overwrite, extend=extend)  # fmt: skip
 
     command.__doc__ = text
@@ -159,6 +167,29 @@ def _shard(index: int | None, count: int | None) -> tuple[int, int]:
     if shard[0] >= shard[1]:
         raise UsageError(f"--shard-index is {shard[0]}.", f"It must be less than --num-shards, {shard[1]}.")
     return shard
+
+
+def _resources(kind: str, address: str | None, memory: float | None, gpus: float | None, verbose: bool) -> "Engine":
+    """The engine that these options ask for; its GPUs are less than 0 where none were named."""
+    from paintproc.jobs import Engine
+
+    if kind == "local":
+        for name, value in (("--address", address), ("--memory-per-item", memory), ("--gpus-per-item", gpus)):
+            if value is not None:
+                raise UsageError(f"{name} needs --engine ray.")
+        return Engine()
+    size = None if memory is None else int(memory * 1e9)
+    return Engine("ray", address=address, memory=size, gpus=-1 if gpus is None else gpus, verbose=verbose)
+
+
+def _share_of_gpu(engine: "Engine", networks: "SceneNetworks") -> "Engine":
+    """Where networks use CUDA and no GPUs were named: one for each worker of a cluster; here all workers share one."""
+    if engine.kind == "ray" and networks.device not in ("cpu", "cuda"):
+        raise UsageError(f"--device {networks.device} does not go with --engine ray.", "Ray chooses the GPU: use cuda.")
+    if engine.gpus >= 0:
+        return engine
+    wanted = 0.0 if not networks.names or networks.device == "cpu" else 1.0
+    return replace(engine, gpus=wanted if engine.address is not None else int(wanted * 1e4 / engine.workers) / 1e4)
 
 
 def _run(
@@ -194,7 +225,8 @@ def _run(
     networks = choose_networks(config.scene, config.device, weights) if needs_scene(config) else SceneNetworks()
     if networks.names:
         console.say(f"Regions are found by {networks}.")
-    how["workers"] = how["workers"] or thread_count()
+    workers = how.pop("workers") or (thread_count() if how["engine"].address is None else 0)
+    how["engine"] = _share_of_gpu(replace(how["engine"], workers=workers), networks)
     if how["time_limit"] is not None:
         how["time_limit"] *= 60
     build = synth_build(output, config, sources, networks, **how)
@@ -258,7 +290,7 @@ def _say_estimate(
         inspect(build.out, build)
     own = [sources[place] for place in build.own()]
     with console.progress_bar("painting one of them, to see how long it takes"):
-        found = estimate(own, config, networks, build.workers)
+        found = estimate(own, config, networks, build.engine.workers if build.engine else 1)
     free = free_bytes(build)
     if json:
         for source in own:

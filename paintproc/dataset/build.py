@@ -14,13 +14,11 @@ from typing import Any
 from paintproc.building import Item, work_through
 from paintproc.dataset.folder import OUTCOMES, finish_dataset, item_names, read_begun, refuse_foreign
 from paintproc.dataset.growing import (
-    LEAST_MEMORY,
     Build,
     begin,
     check_finished,
     check_space,
     inspect,
-    memory,
     packed_counts,
     remove_building,
     wait_for_counts,
@@ -152,10 +150,10 @@ class _Run:
             items,
             build.work,
             len(todo),
-            workers=build.workers,
+            engine=build.engine,
             item_seconds=build.item_seconds,
             time_limit=build.time_limit,
-            memory=max(LEAST_MEMORY, memory() // max(1, build.workers)) if build.bound_memory else None,
+            memory=build.memory(),
             progress=self.progress,
             check=self.check,
         )

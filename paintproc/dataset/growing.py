@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from paintproc.dataset.layout import INPUTS
 from paintproc.dataset.shards import SHARD_SIZE, missing_shard
 from paintproc.errors import OutputError, PaintprocError
 from paintproc.files import plain_errors, resolved
+from paintproc.jobs import Engine
 from paintproc.sequence import RECORD
 
 ITEM_SECONDS = 900.0
@@ -61,7 +62,8 @@ class Build:
     shard_size: int = SHARD_SIZE
     shard: tuple[int, int] = (0, 1)
     """Index and count (i, n): this process works on every n-th input, beginning with number i."""
-    workers: int = 1
+    engine: Engine | None = field(default_factory=Engine)
+    """What works on the inputs; None for this process itself."""
     overwrite: bool = False
     extend: bool = False
     """Whether inputs are added to a dataset of others with the same settings."""
@@ -92,6 +94,12 @@ class Build:
         target = resolved(self.out)
         beside = sorted(target.parent.glob(f".{glob.escape(target.name)}.*.building"))
         return [path for path in beside if path != self.folder]
+
+    def memory(self) -> int | None:
+        """Bytes of address space that every worker may use; None for all there are."""
+        if not self.bound_memory or self.engine is None:
+            return None
+        return max(LEAST_MEMORY, memory_here() // self.engine.workers if self.engine.workers else 0)
 
     def own(self, first: int = 0) -> range:
         """The numbers of this process's inputs, where those before `first` are older ones of the dataset."""
@@ -196,7 +204,7 @@ def free_bytes(build: Build) -> int:
         return shutil.disk_usage(base).free
 
 
-def memory() -> int:
+def memory_here() -> int:
     """Bytes of this machine's memory; `LEAST_MEMORY` where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

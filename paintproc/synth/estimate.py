@@ -44,7 +44,8 @@ def estimate(
 ) -> dict[str, int | float]:
     """Paint the first picture that can be read, and multiply: pictures, sequences, bytes, seconds.
 
-    InputError if none can be painted.
+    `workers` are 0 where it is not known how many there will be: then the seconds are those of one. InputError if
+    none can be painted.
     """
     paintable = [source for source in sources if not (source.skip or source.broken)]
     count = len(methods(config))
@@ -67,5 +68,5 @@ def estimate(
         "skipped": sum(bool(source.skip) for source in sources),
         "broken": sum(bool(source.broken) for source in sources),
         "bytes": size * len(paintable),
-        "seconds": round(seconds * len(paintable) / workers, 1),
+        "seconds": round(seconds * len(paintable) / max(1, workers), 1),
     }

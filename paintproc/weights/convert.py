@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from paintproc.errors import InputError, MissingError, OutputError, PaintprocError
-from paintproc.jobs import limit_memory
+from paintproc.jobs.local import limit_memory
 
 EXTRA = "Install it with: pip install 'paintproc[models]'"
 SPARE_MEMORY = 2 << 30

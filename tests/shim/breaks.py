@@ -122,7 +122,7 @@ def _deaf(module):  # type: ignore[no-untyped-def]
 
 def serve_and_stay(connection, work, memory):  # type: ignore[no-untyped-def]
     """A worker that does its work, hears no parent die, and does not end."""
-    import paintproc.jobs as jobs
+    import paintproc.jobs.local as jobs
 
     jobs._die_with_parent = lambda: None
     jobs.honest_serve(connection, work, memory)
@@ -147,6 +147,6 @@ telltale = "paintproc.synth.items", _telltale
 one_scratch = "paintproc.files", _one_scratch
 hushed = "paintproc.synth.items", _hushed
 deaf = "paintproc.cli.options", _deaf
-orphans = "paintproc.jobs", _orphans
+orphans = "paintproc.jobs.local", _orphans
 roomy = "paintproc.dataset.growing", _roomy
 slow_writer = "paintproc.dataset.items", _slow_writer

@@ -1,4 +1,4 @@
-"""Many items in several processes. A worker that dies, hangs or runs out of memory costs one item.
+"""Many items in several processes of this machine. A worker that dies, hangs or runs out of memory costs one item.
 
 No worker outlives its parent. Results come in the order in which they are finished; what is made must not depend on
 that order, nor on the number of workers.
@@ -7,6 +7,7 @@ that order, nor on the number of workers.
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -14,34 +15,16 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from paintproc.errors import PaintprocError
+from paintproc.jobs import DIED, GRACE, TIME_LIMIT, TRIES, Item, Outcome
+from paintproc.threads import set_thread_count, threads_of_worker
 
-Item = TypeVar("Item")
-
-TIME_LIMIT = 600.0
-"""Seconds for one item; after that its worker is killed."""
-TRIES = 2
-"""How often an item is tried if its worker dies: the machine may have been short of memory for a moment."""
-GRACE = 5.0
-"""Seconds between asking a worker to stop and killing it."""
 WATCHED = 63
 """How many handles Windows can wait for at once."""
-DIED = -1
-"""Exit code of an outcome whose worker died; callers see 1."""
-
-
-@dataclass(frozen=True)
-class Outcome(Generic[Item]):
-    """What became of one item: `result`, or a sentence in `error` with its exit code."""
-
-    item: Item
-    result: Any = None
-    error: str = ""
-    exit_code: int = 0
 
 
 def run_jobs(
@@ -53,24 +36,29 @@ def run_jobs(
     memory: int | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Outcome[Item], None, None]:
-    """Do `work` on each item in `workers` processes; every item gives one outcome.
-
-    `work` is a function of a module; it, the items and the results can be pickled. A worker that dies or takes longer
-    than `time_limit` seconds for an item is replaced; if it died, the item is tried once more. `memory` bounds each
-    worker's address space in bytes, where the system can do that. `check` is called about ten times a second and may
-    raise to stop. When the iteration ends, for any reason, all workers are asked to stop, then killed.
-    """
-    waiting = deque((item, 1) for item in items)
+    """What `paintproc.jobs.run_jobs` promises, in `workers` processes of this machine."""
+    fresh, again = iter(items), deque[tuple[Item, int]]()
+    threads = threads_of_worker(workers)
     crew: list[_Worker] = []
+
+    def next_task() -> tuple[Item, int] | None:
+        """An item and which try this is: first the fresh ones, then those whose worker died."""
+        for item in fresh:
+            return item, 1
+        return again.popleft() if again else None
+
     try:
-        while waiting or any(worker.task for worker in crew):
+        while True:
             check()
             crew = [worker for worker in crew if worker.alive]
-            while len(crew) < min(workers, len(waiting) + sum(worker.task is not None for worker in crew)):
-                crew.append(_Worker(work, memory))
             for worker in crew:
-                if worker.task is None and waiting:
-                    worker.give(*waiting.popleft())
+                if worker.task is None and (task := next_task()):
+                    worker.give(*task)
+            while len(crew) < workers and (task := next_task()):
+                crew.append(_Worker(work, memory, threads))
+                crew[-1].give(*task)
+            if not any(worker.task for worker in crew):
+                return
             handles: list[Any] = [
                 *(worker.connection for worker in crew),
                 *(worker.process.sentinel for worker in crew),
@@ -81,7 +69,7 @@ def run_jobs(
                 if outcome is None:
                     continue
                 if outcome.exit_code == DIED and worker.tries < TRIES:
-                    waiting.append((outcome.item, worker.tries + 1))
+                    again.append((outcome.item, worker.tries + 1))
                 else:
                     yield outcome if outcome.exit_code != DIED else replace(outcome, exit_code=1)
     finally:
@@ -96,10 +84,10 @@ def run_jobs(
 class _Worker:
     """A process and the item it works on."""
 
-    def __init__(self, work: Callable[[Any], Any], memory: int | None) -> None:
+    def __init__(self, work: Callable[[Any], Any], memory: int | None, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work, memory), daemon=True)
+        self.process = context.Process(target=_begin, args=(theirs, pickle.dumps(work), memory, threads), daemon=True)
         self.process.start()
         theirs.close()
         self.task: tuple[Any] | None = None
@@ -151,6 +139,12 @@ def limit_memory(size: int) -> None:
         if allowed != resource.RLIM_INFINITY:
             size = min(size, allowed)
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def _begin(connection: Connection, work: bytes, memory: int | None, threads: int) -> None:
+    """What a worker process runs. Its number of threads is set before `work` is loaded, and numpy with it."""
+    set_thread_count(threads)
+    _serve(connection, pickle.loads(work), memory)
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | None) -> None:
