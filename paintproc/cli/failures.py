@@ -35,10 +35,12 @@ class Failures(list[dict[str, object]]):
         try:
             yield
         except PaintprocError as error:
+            check_stopped()
             self.note(source, str(error), error.exit_code)
         except BrokenPipeError:
             raise
         except MemoryError:
+            check_stopped()
             self.note(source, f"{source}: out of memory. A smaller --size needs less.", 5)
         except Exception as error:
             check_stopped()

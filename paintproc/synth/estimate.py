@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from paintproc.config.synth import SynthConfig
 from paintproc.dataset import inspect_dataset
 from paintproc.errors import InputError, OutputError, PaintprocError
-from paintproc.files import plain_errors
+from paintproc.files import plain_errors, temporary_folder
 from paintproc.media import picture_size
 from paintproc.sequence import RECORD, read_record
 from paintproc.synth.items import Task, paint_source
@@ -72,7 +71,7 @@ def estimate(build: "Build") -> dict[str, int | float]:
     own = [build.sources[place] for place in build.own()]
     paintable = [source for source in own if not (source.skip or source.broken)]
     count = len(methods(build.config))
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         for number, source in enumerate(paintable):
             with contextlib.suppress(PaintprocError):
                 # a first, short painting loads the kernels, which is not timed

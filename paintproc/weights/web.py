@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paintproc.stopping import check_stopped
 from paintproc.version import __version__
 
 TIMEOUT = 10.0
@@ -62,6 +63,7 @@ def read_page(url: str, site: Site, accept: str, most: int = 64 << 20) -> tuple[
     with _open(url, site, accept) as answer:
         parts, done = [], 0
         while piece := _read(answer, PIECE, url):
+            check_stopped()
             parts.append(piece)
             done += len(piece)
             if done > most:
@@ -92,6 +94,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _open(url: str, site: Site, accept: str) -> Any:
+    check_stopped()
     try:
         parts = urllib.parse.urlsplit(url)
         clean = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
@@ -122,7 +125,8 @@ def _open(url: str, site: Site, accept: str) -> Any:
 
 def _read(answer: Any, size: int, url: str) -> bytes:
     try:
-        return answer.read(size)
+        # what has come, not all that was asked for: a slow source must not hold up a signal
+        return answer.read1(size)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise SourceError(f"{shown(url)} broke off: {_reason(error)}") from error
 
