@@ -7,6 +7,7 @@ SHIM_STRUCK   a file that is made when the signal is sent
 
 import os
 import signal
+import sys
 
 # bound now: what is struck may be one of these
 _open, _close, _kill, _getpid = os.open, os.close, os.kill, os.getpid
@@ -30,9 +31,11 @@ def arm(module):  # type: ignore[no-untyped-def]
     call, count = getattr(owner, name), [0]
 
     def struck(*given, **options):  # type: ignore[no-untyped-def]
-        # a forked child, as one that runs another program, is not meant
-        count[0] += 1
-        now = count[0] == int(NUMBER) and _getpid() == PROCESS
+        # workers are not meant, nor forked children
+        processes = sys.modules.get("multiprocessing.process")
+        leads = _getpid() == PROCESS and not (processes and processes.parent_process())
+        count[0] += leads
+        now = leads and count[0] == int(NUMBER)
         if now and WHEN != "after":
             strike()
         try:
