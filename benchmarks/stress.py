@@ -68,10 +68,10 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "SIGTERM at any moment: synth": (lambda f: stops.signals(f, stops.synth_case, 200), ""),
     "SIGTERM at any moment: weights get": (lambda f: stop_weights(f, 150), ""),
     f"SIGTERM at any moment: generate, {LOOKING}": (
-        lambda f: stops.signals(f, looking(stops.generate_case), 220, busy=1),
+        lambda f: stops.signals(f, looking(stops.generate_case), 220, busy=0),
         "",
     ),
-    f"SIGTERM at any moment: synth, {LOOKING}": (lambda f: stops.signals(f, looking(stops.synth_case), 80, busy=1), ""),
+    f"SIGTERM at any moment: synth, {LOOKING}": (lambda f: stops.signals(f, looking(stops.synth_case), 80, busy=0), ""),
     "SIGTERM in chosen calls: generate": (
         lambda f: stops.strikes(f, stops.generate_case, stops.STRIKES["generate"]),
         "",

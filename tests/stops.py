@@ -45,6 +45,8 @@ DATA = pickle.dumps({"a": np.random.default_rng(1).integers(0, 255, PIECES * PIE
 LOOKING = {"SHIM_BREAK": "few_points", "OMP_NUM_THREADS": 1, "MALLOC_MMAP_THRESHOLD_": 1 << 30,
            "MALLOC_TRIM_THRESHOLD_": 1 << 32}  # fmt: skip
 """Around commands with networks: they end sooner, and so more signals fit into an hour."""
+EARLY = [(0.0, 0.8), (0.0, 0.4), (0.0, 0.6), (0.2, 0.7), (0.0, 0.3), (0.5, 0.9)]
+"""Parts of their lives in which signals come to them: what comes later is as in a command without networks."""
 
 
 @dataclass
@@ -247,6 +249,7 @@ def signals(
     command has no compiled kernels.
     """
     case, stops = make(folder), Stops()
+    parts = [(0, 1), (0, 0.4), (0, 1), (0, 1), (0, 0.4), (0.85, 1.05)] if case.scene_cache else EARLY
     with load(busy), ThreadPoolExecutor(2) as pool:
         lives = [pool.submit(run_case, case, Path(tempfile.mkdtemp(dir=folder)) / "whole", None) for _ in range(2)]
         for whole in lives:
@@ -256,7 +259,7 @@ def signals(
 
         def strike(number: int) -> tuple[list[str], str, float]:
             chance = random.Random(seed * 100_000 + number)
-            first, last = [(0, 1), (0, 0.4), (0, 1), (0, 1), (0, 0.4), (0.85, 1.05)][number % 6]
+            first, last = parts[number % len(parts)]
             place = Path(tempfile.mkdtemp(dir=folder)) / f"{os.getpid()}-{number}"
             more: dict[str, object] = {"SHIM_BREAK": broken}
             if cold and number % cold == cold - 1:
