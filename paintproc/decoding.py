@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from paintproc.errors import InputError
-from paintproc.headers import MOST_PAGES, Facts, TimedBytes, count_pages, count_scans, refuse_costly
+from paintproc.headers import MOST_PAGES, Facts, TimedBytes, count_pages, count_scans, refuse_costly, webp_size
 from paintproc.stopping import check_stopped
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
@@ -25,6 +25,11 @@ STRIP = 2**22
 def decode(data: bytes, name: str, max_side: int | None) -> tuple[np.ndarray, list[str]]:
     """Pixels of an image file as `load_picture` promises them, and its notes."""
     notes = []
+    size = webp_size(data)
+    if size and size[0] * size[1] > MAX_PIXELS:
+        raise too_large(name, size[0] * size[1])
+    if size:
+        refuse_costly(data, name, Facts("WEBP", *size))
     source: Any = TimedBytes(data, name)
     with Image.open(source, formats=FORMATS) as opened:
         width, height = opened.size

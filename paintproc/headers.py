@@ -79,14 +79,14 @@ class Facts:
     kind: str
     width: int
     height: int
-    mode: str
-    plain: bool
-    turned: bool
-    scans: int
-    samples: float
-    drafted: bool
-    bits: int
-    strip: int
+    mode: str = "RGB"
+    plain: bool = True
+    turned: bool = False
+    scans: int = 0
+    samples: float = 3.0
+    drafted: bool = False
+    bits: int = 24
+    strip: int = 0
 
 
 def refuse_costly(data: bytes, name: str, facts: Facts) -> None:
@@ -124,6 +124,22 @@ def memory_needed(facts: Facts) -> int:
     if facts.kind == "TIFF":
         needed += facts.bits * facts.width * facts.strip // 8
     return needed
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP file; None for other files. Its decoder allocates memory as soon as it is opened."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+    match data[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        case b"VP8L":
+            sides = int.from_bytes(data[21:25], "little")
+            return 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+        case b"VP8 ":
+            sides = int.from_bytes(data[26:30], "little")
+            return sides & 0x3FFF, sides >> 16 & 0x3FFF
+    return None
 
 
 def count_scans(data: bytes, name: str) -> int:

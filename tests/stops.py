@@ -303,10 +303,17 @@ STRIKES = {
 """Calls at which a command sends itself a signal: module, name, and the how manieth call. Chance seldom finds them."""
 
 
-def strikes(folder: Path, make: Callable[[Path], Case], calls: tuple[str, ...], *, broken: str = "") -> Stops:
+def strikes(
+    folder: Path,
+    make: Callable[[Path], Case],
+    calls: tuple[str, ...],
+    *,
+    whens: tuple[str, ...] = ("before", "after", "twice"),
+    broken: str = "",
+) -> Stops:
     """A command sends itself SIGTERM in chosen calls: before the call, after it, and twice."""
     case, stops = make(folder), Stops()
-    cases = [(call, when) for call in calls for when in ("before", "after", "twice")]
+    cases = [(call, when) for call in calls for when in whens]
 
     def strike(number: int) -> tuple[list[str], str, float]:
         call, when = cases[number]

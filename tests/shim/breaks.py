@@ -127,6 +127,17 @@ def _lingering(module):  # type: ignore[no-untyped-def]
     module._State.grace = 1000.0
 
 
+def _slow_drawing(module):  # type: ignore[no-untyped-def]
+    """Takes its time with every drawing."""
+    in_parallel = module.in_parallel
+
+    def slowly(*given):  # type: ignore[no-untyped-def]
+        time.sleep(1)
+        return in_parallel(*given)
+
+    module.in_parallel = slowly
+
+
 def _blaming(module):  # type: ignore[no-untyped-def]
     """Takes what a signal does for a fault of the input."""
     from paintproc.errors import InputError
@@ -141,15 +152,6 @@ def _blaming(module):  # type: ignore[no-untyped-def]
 def _littering(module):  # type: ignore[no-untyped-def]
     """Removes nothing."""
     module.shutil.rmtree = lambda *given, **options: None
-
-
-def _raising(module):  # type: ignore[no-untyped-def]
-    """Raises out of the handler, into whatever runs."""
-
-    def record(number, frame):  # type: ignore[no-untyped-def]
-        raise RuntimeError("stopped")
-
-    module._record = record
 
 
 def _tiny_weights(module):  # type: ignore[no-untyped-def]
@@ -193,9 +195,9 @@ one_scratch = "paintproc.files", _one_scratch
 hushed = "paintproc.synth.items", _hushed
 deaf = "paintproc.stopping", _deaf
 lingering = "paintproc.stopping", _lingering
+slow_drawing = "paintproc.threads", _slow_drawing
 blaming = "paintproc.stopping", _blaming
 littering = "paintproc.stopping", _littering
-raising = "paintproc.stopping", _raising
 few_points = "paintproc.scene.segment", _few_points
 tiny_weights = "paintproc.weights.manifest", _tiny_weights
 orphans = "paintproc.jobs", _orphans
