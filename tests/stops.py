@@ -286,9 +286,9 @@ STRIKES = {
         "PIL.Image:open:1", "PIL.Image:Image.save:2", "paintproc.strokes.optimize:Work.draw:1",
     ),
     "synth": (
-        "threading:Thread.start:1", "os:mkdir:1", "os:rename:1", "subprocess:Popen.__init__:1", "os:link:1",
-        "multiprocessing.process:BaseProcess.start:1", "multiprocessing.process:BaseProcess.start:2",
-        "multiprocessing.connection:wait:3", "multiprocessing.process:BaseProcess.terminate:1",
+        "threading:Thread.start:1", "os:mkdir:1", "os:link:1", "multiprocessing.process:BaseProcess.start:1",
+        "multiprocessing.process:BaseProcess.start:2", "multiprocessing.connection:wait:3",
+        "multiprocessing.process:BaseProcess.terminate:1",
     ),
     "weights": (
         "socket:socket.connect:1", "http.client:HTTPResponse.read1:3", "subprocess:Popen.__init__:1",

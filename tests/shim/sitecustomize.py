@@ -80,13 +80,16 @@ class Breaker(importlib.abc.MetaPathFinder):
     """Runs a function of `breaks.py` on the module it is meant for, once that is loaded."""
 
     def __init__(self, module, work):  # type: ignore[no-untyped-def]
-        self.module, self.work = module, work
+        self.module, self.work, self.looking = module, work, False
 
     def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
-        if name != self.module:
+        if name != self.module or self.looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self.looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.looking = False
         load = spec.loader.exec_module
 
         def loaded(module):  # type: ignore[no-untyped-def]
