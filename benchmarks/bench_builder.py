@@ -47,7 +47,8 @@ def run(out: Path, count: int, workers: int, stop_after: int | None) -> dict[str
 
     begun = time.perf_counter()
     try:
-        build = Build(out, {"kind": "empty", "settings": {}}, names, "0", task_of, nothing, engine=Engine(workers=workers) if workers else None)
+        engine = Engine(workers=workers) if workers else None
+        build = Build(out, {"kind": "empty", "settings": {}}, names, "0", task_of, nothing, engine=engine)
         build_dataset(build, tell=tell)
     except Stop:
         pass

@@ -69,6 +69,10 @@ EXIT_CODES = """## Exit codes
 | 75 | stopped by SIGTERM, SIGUSR1 or SIGHUP, or at `--time-limit`; run the same command again to go on |
 | 130 | Ctrl-C |
 
+A signal stops a command within 10 seconds. Nothing half-written is left, and one sentence is said. What was finished
+before is kept; where that is the whole result, the code is 0. A signal in the first moments, while Python itself
+starts, ends the process as it ends any other. Under `nohup`, SIGHUP is ignored.
+
 A setting comes from its option, else from its environment variable (`PAINTPROC_GENERATE_SIZE` for `--size` of
 `generate`), else from the file named by `--config`, else from its default. `PAINTPROC_THREADS` limits the threads that
 draw; the bytes do not depend on it.
@@ -176,8 +180,10 @@ def synth_table(results: dict) -> str:
 def stress_table(results: dict) -> str:
     rows = [[name, row["count"], len(row["problems"]), row["seconds"]] for name, row in results.items()]
     return (
-        "After each, the same command was run again, and the tree compared byte for byte with an undisturbed one.\n\n"
-        + table(["what was done to it", "how often", "problems", "seconds"], rows)
+        "After each, but where SIGTERM comes at any moment or in chosen calls, the same command was run again, and the "
+        "tree compared byte for byte with an undisturbed one. Of those signals, each must end the command within 10 s "
+        "with 75, or with 0 and a whole result; nothing else is said, and nothing left, no process either. The machine "
+        "was busy with other work.\n\n" + table(["what was done to it", "how often", "problems", "seconds"], rows)
     )
 
 

@@ -90,14 +90,17 @@ def _one_by_one(
         check()
         try:
             yield Outcome(item, work(item))
-        except PaintprocError as error:
-            yield Outcome(item, error=str(error), exit_code=error.exit_code)
         except BrokenPipeError:
             raise
-        except MemoryError:
-            yield Outcome(item, error="out of memory; a smaller --size needs less", exit_code=5)
         except Exception as error:
+            # an error may be a signal's doing
             check()
+            if isinstance(error, PaintprocError):
+                yield Outcome(item, error=str(error), exit_code=error.exit_code)
+                continue
+            if isinstance(error, MemoryError):
+                yield Outcome(item, error="out of memory; a smaller --size needs less", exit_code=5)
+                continue
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"this is a bug: {type(error).__name__}: {error} ({where.name}, line {where.lineno})"
             yield Outcome(item, error=text, exit_code=1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from paintproc.errors import OutputError
+from paintproc.stopping import removed_at_the_end, unbroken
 
 ENDING = ".paintproc-part"
 """Unfinished work is named `.<target>.<machine>-<process>-<start>-<random>.paintproc-part`."""
@@ -36,12 +37,13 @@ def scratch_folder(target: Path, *, tidy: bool = True) -> Iterator[Path]:
         if tidy:
             remove_dead_scratch(target.parent, _stem(target))
     scratch = _scratch(target)
-    try:
-        with plain_errors(target):
-            scratch.mkdir()
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with removed_at_the_end(scratch):
+        try:
+            with plain_errors(target):
+                scratch.mkdir()
+                yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -93,17 +95,25 @@ def whole_file(target: Path, *, replace: bool = False, tidy: bool = True) -> Ite
         if tidy:
             remove_dead_scratch(target.parent, _stem(target))
     scratch = _scratch(target)
-    try:
-        with plain_errors(target):
-            yield scratch
-            _sync(scratch)
-            if replace:
-                scratch.replace(target)
-            else:
-                _rename_file(scratch, target)
-            _sync(target.parent)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with removed_at_the_end(scratch):
+        try:
+            with plain_errors(target):
+                yield scratch
+                _sync(scratch)
+                if replace:
+                    scratch.replace(target)
+                else:
+                    _rename_file(scratch, target)
+                _sync(target.parent)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder among the temporary ones; it is removed when the block ends, also by a signal."""
+    with tempfile.TemporaryDirectory(prefix="paintproc-") as folder, removed_at_the_end(Path(folder)):
+        yield Path(folder)
 
 
 def file_digest(path: Path) -> str:
@@ -166,7 +176,7 @@ def move_folder(source: Path, target: Path, check: Callable[[Path], None]) -> No
     """
     target = resolved(target)
     claimed = _scratch(target)
-    with plain_errors(target):
+    with plain_errors(target), unbroken():
         source.rename(claimed)
         try:
             check(claimed)
@@ -311,13 +321,14 @@ def _exchange(scratch: Path, target: Path) -> None:
     if _exchange_at_once(scratch, target):
         return
     old = _scratch(target)
-    target.rename(old)
-    try:
-        scratch.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    old.rename(scratch)
+    with unbroken():
+        target.rename(old)
+        try:
+            scratch.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        old.rename(scratch)
 
 
 def _exchange_at_once(scratch: Path, target: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Read and write images and videos; the only file that uses Pillow and ffmpeg."""
+"""Read and write images and videos, by Pillow and ffmpeg."""
 
 import contextlib
 import errno
@@ -11,21 +11,20 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from paintproc.decoding import FORMATS, MAX_PIXELS, decode, shrunk, to_srgb, too_large
 from paintproc.errors import InputError, MissingError, OutputError
+from paintproc.headers import TimedBytes, refused_kind
 
 PillowImage = Image.Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP")
-"""The kinds of files that are read; their content decides, not their name."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 """Endings by which images are found in folders."""
-MAX_PIXELS = 2**27
-"""Larger pictures are refused when their header is read, before memory is allocated."""
-MAX_BYTES = 2**30
+MAX_BYTES = 2**29
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +54,17 @@ def load_picture(source: str | Path | bytes, name: str | None = None, max_side: 
     data = source if isinstance(source, bytes) else _read(Path(source), name)
     if not data:
         raise InputError(f"{name} is empty.")
-    refused = _refused_kind(data)
+    refused = refused_kind(data)
     if refused:
         raise InputError(f"{name} is {refused}, which is not read.", "Convert it to PNG or JPEG first.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels, notes = _decode(data, name, max_side)
+            pixels, notes = decode(data, name, max_side)
     except UnidentifiedImageError:
         raise InputError(f"{name} is not an image of a known kind (PNG, JPEG, WebP, TIFF, GIF, BMP).") from None
     except Image.DecompressionBombError as error:
-        raise _too_large(name, int("".join(filter(str.isdigit, str(error).split(" pixels")[0])))) from None
+        raise too_large(name, int("".join(filter(str.isdigit, str(error).split(" pixels")[0])))) from None
     except (InputError, MemoryError):
         raise
     except Exception as error:
@@ -78,7 +77,8 @@ def picture_size(data: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            source: Any = TimedBytes(data, "an image")
+            with Image.open(source, formats=FORMATS) as opened:
                 return opened.height, opened.width
     except Exception as error:
         raise InputError(f"The size of an image cannot be read: {error}.") from error
@@ -86,14 +86,14 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 def shrink_pixels(pixels: np.ndarray, max_side: int) -> np.ndarray:
     """`pixels`, uint8 [H, W, 3], with the longer side at most `max_side`."""
-    return np.array(_shrunk(Image.fromarray(pixels), max_side))
+    return np.array(shrunk(Image.fromarray(pixels), max_side))
 
 
 def shrink_picture(picture: Picture, max_side: int | None) -> Picture:
     """The same picture with its longer side at most `max_side`."""
     if not max_side or max(picture.pixels.shape[:2]) <= max_side:
         return picture
-    return replace(picture, pixels=np.array(_shrunk(Image.fromarray(picture.pixels), max_side)))
+    return replace(picture, pixels=np.array(shrunk(Image.fromarray(picture.pixels), max_side)))
 
 
 def picture_from_pixels(pixels: np.ndarray, max_side: int | None = None) -> Picture:
@@ -101,7 +101,7 @@ def picture_from_pixels(pixels: np.ndarray, max_side: int | None = None) -> Pict
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise InputError(f"An image array is uint8 [height, width, 3], not {pixels.dtype} {pixels.shape}.")
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-    return Picture(np.array(_shrunk(Image.fromarray(pixels), max_side)), digest, ())
+    return Picture(np.array(shrunk(Image.fromarray(pixels), max_side)), digest, ())
 
 
 def picture_from_image(image: PillowImage, max_side: int | None = None) -> Picture:
@@ -110,10 +110,10 @@ def picture_from_image(image: PillowImage, max_side: int | None = None) -> Pictu
     """
     name, notes = "the image", list[str]()
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, image.width * image.height)
+        raise too_large(name, image.width * image.height)
     try:
         image.load()
-        pixels = np.array(_to_srgb(ImageOps.exif_transpose(image), name, notes))
+        pixels = np.array(to_srgb(ImageOps.exif_transpose(image), name, notes))
     except (InputError, MemoryError):
         raise
     except Exception as error:
@@ -130,7 +130,7 @@ def check_file(path: Path, name: str) -> None:
         if not path.is_file():
             raise InputError(f"{name} is not a regular file.", "Pipe it in with --image - instead.")
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{name} is larger than 1 GiB.")
+            raise InputError(f"{name} is larger than {MAX_BYTES >> 20} MiB.", "Convert it to PNG or JPEG first.")
     except FileNotFoundError:
         if "://" in name:
             raise InputError(f"{name} is an address, which is not read.", "Download the file first.") from None
@@ -151,114 +151,6 @@ def _unreadable(name: str, error: OSError) -> InputError:
     return InputError(f"{name} cannot be read: {(error.strerror or str(error)).lower()}.")
 
 
-def _refused_kind(data: bytes) -> str:
-    """The name of a common kind of file that is not read; empty for all others."""
-    head = data[:4096]
-    if head[4:8] == b"ftyp":
-        brands = head[8:32]
-        if any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")) and b"avif" not in brands:
-            return "a HEIC image"
-        if b"avif" in brands or b"avis" in brands:
-            return "an AVIF image"
-        return "a camera's RAW file" if b"crx " in brands else "a video"
-    kinds = {
-        b"%PDF": "a PDF", b"8BPS": "a Photoshop file", b"%!PS": "a PostScript file",
-        b"\xc5\xd0\xd3\xc6": "a PostScript file", b"FUJIFILMCCD-RAW": "a camera's RAW file",
-        b"IIU\x00": "a camera's RAW file", b"IIRO": "a camera's RAW file", b"IIRS": "a camera's RAW file",
-        b"MMOR": "a camera's RAW file", b"\xff\x0a": "a JPEG XL image", b"\x00\x00\x00\x0cJXL ": "a JPEG XL image",
-        b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image", b"\xff\x4f\xff\x51": "a JPEG 2000 image",
-        b"\x1a\x45\xdf\xa3": "a video", b"gimp xcf": "a GIMP file",
-    }  # fmt: skip
-    for magic, kind in kinds.items():
-        if head.startswith(magic):
-            return kind
-    if head[:4] in (b"II*\x00", b"MM\x00*") and head[8:10] == b"CR":
-        return "a camera's RAW file"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<svg", b"<?xml", b"<!doctype svg")) and b"<svg" in text:
-        return "an SVG drawing"
-    return ""
-
-
-def _decode(data: bytes, name: str, max_side: int | None) -> tuple[np.ndarray, list[str]]:
-    """Pixels of an image file as `load_picture` promises them, and its notes."""
-    notes = []
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        width, height = opened.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(name, width * height)
-        if opened.format == "TIFF" and _is_raw(opened):
-            raise InputError(f"{name} is a camera's RAW file, which is not read.", "Convert it to PNG or JPEG first.")
-        count = getattr(opened, "n_frames", 1)
-        if count > 1 and opened.format != "MPO":
-            opened.seek(0)
-            notes.append(f"{name} has {count} {'pages' if opened.format == 'TIFF' else 'frames'}; the first is taken.")
-        if max_side and opened.format == "JPEG" and max(opened.size) > 8 * max_side:
-            opened.draft(opened.mode, (4 * max_side, 4 * max_side))
-        opened.load()
-        image: Image.Image = opened
-        image = ImageOps.exif_transpose(image)
-        image = _to_srgb(image, name, notes)
-    return np.array(_shrunk(image, max_side)), notes
-
-
-def _shrunk(image: Image.Image, max_side: int | None) -> Image.Image:
-    """`image` with its longer side at most `max_side`."""
-    if not max_side or max(image.size) <= max_side:
-        return image
-    scale = max_side / max(image.size)
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _eight_bit(values: np.ndarray) -> np.ndarray:
-    """16-bit values rounded to 8-bit ones, in strips of rows to save memory."""
-    result = np.empty(values.shape, np.uint8)
-    for y in range(0, len(values), 256):
-        result[y : y + 256] = np.clip(np.rint(values[y : y + 256] / np.float32(257)), 0, 255)
-    return result
-
-
-def _too_large(name: str, pixels: int) -> InputError:
-    limit = MAX_PIXELS // 10**6
-    return InputError(f"{name} has {pixels // 10**6} million pixels; at most {limit} are read.", "Shrink it first.")
-
-
-def _is_raw(image: Image.Image) -> bool:
-    """Whether a TIFF is a camera's: DNG has a version tag; NEF, ARW and PEF have sub-IFDs and a maker's name."""
-    tags = image.tag_v2  # type: ignore[attr-defined]
-    return 50706 in tags or (330 in tags and 271 in tags)
-
-
-def _to_srgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
-    """`image` as 8-bit sRGB without alpha; what was decided is added to `notes`."""
-    profile = image.info.get("icc_profile")
-    if image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bit(np.asarray(image)))
-    elif image.mode == "F":
-        raise InputError(f"{name} is a floating-point image, which is not read.", "Convert it to 8 or 16 bit first.")
-    alpha = None
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
-    elif image.mode in ("P", "1"):
-        image = image.convert("RGB")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            image = converted or image
-        except (ImageCms.PyCMSError, ValueError, OSError):
-            notes.append(f"{name} has a color profile that does not fit it; it is read as sRGB.")
-    image = image.convert("RGB")
-    if alpha is not None:
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=alpha)
-        image = white
-    return image
-
-
 def save_png(path: Path, pixels: np.ndarray, text: dict[str, str]) -> None:
     """Write uint8 [H, W, 3] with `text` as PNG text chunks."""
     chunks = PngImagePlugin.PngInfo()
@@ -273,7 +165,7 @@ def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds:
     images = [Image.fromarray(frame) for frame in frames]
     if kind == "gif":
         # one palette for all frames: with one each, flat areas flicker
-        samples = [np.asarray(_shrunk(image, 128)) for image in images]
+        samples = [np.asarray(shrunk(image, 128)) for image in images]
         palette = Image.fromarray(np.concatenate(samples)).quantize(256, Image.Quantize.MEDIANCUT)
         images = [image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for image in images]
     duration = [each] * (len(images) - 1) + [3 * each]

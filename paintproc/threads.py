@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
+from paintproc.stopping import check_stopped
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -62,7 +64,11 @@ def divide(work_before: "np.ndarray", least: float) -> list[int]:
 
 
 def in_parallel(work: Callable[[int, int], Result], ends: Sequence[int]) -> list[Result]:
-    """`work(begin, end)` for each piece between consecutive `ends`, in this thread and in the drawing threads."""
+    """`work(begin, end)` for each piece between consecutive `ends`, in this thread and in the drawing threads.
+
+    All that is drawn comes by here: it is also where drawing stops for a signal.
+    """
+    check_stopped()
     pieces = list(itertools.pairwise(ends))
     results: dict[int, Result] = {}
     numbers = iter(range(len(pieces)))

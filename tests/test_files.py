@@ -173,18 +173,24 @@ def test_signals_are_no_ordinary_exceptions():
     assert not issubclass(Interrupted, Exception)
 
 
-def test_a_swallowed_signal_is_not_lost(monkeypatch):
-    """A compiler's callback may print the exception and go on; the command must still stop."""
-    import contextlib
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_is_raised_at_every_look(monkeypatch, number, kind):
+    """Code that swallows it goes on until the next one."""
+    from paintproc import stopping
 
-    from paintproc.cli import options
-
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(options, "_stopped", [])
-    options.check_stopped()
-    for number, kind in ((signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)):
-        options._stopped.clear()
-        with contextlib.suppress(kind):
-            options._stop(number, None)
+    monkeypatch.setattr(stopping, "_state", stopping._State())
+    stopping.check_stopped()
+    stopping._record(number, None)
+    for _ in range(2):
         with pytest.raises(kind):
-            options.check_stopped()
+            stopping.check_stopped()
+
+
+def test_unfinished_work_is_known_while_it_lasts(tmp_path):
+    from paintproc import stopping
+
+    with whole_folder(tmp_path / "a") as folder, whole_file(tmp_path / "b") as file:
+        (folder / "x").touch()
+        file.touch()
+        assert stopping.unfinished == {folder, file}
+    assert stopping.unfinished == set()

@@ -2,13 +2,15 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from paintproc.errors import InputError, OutputError
+from paintproc.errors import InputError, Interrupted, OutputError
 from paintproc.media import (
     contact_sheet,
     count_frames,
@@ -188,6 +190,131 @@ def test_a_huge_header_is_refused_before_allocation():
     with pytest.raises(InputError, match="144 million"):
         load(png(12_000, 12_000, 8, 2))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def many_scans(count: int, side: int = 64) -> bytes:
+    """A progressive JPEG whose last scan is repeated until there are `count`."""
+    data = encoded(Image.new("RGB", (side, side), (90, 120, 60)), "JPEG", progressive=True)
+    scans = data.count(b"\xff\xda")
+    last = data[data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda")) : -2]
+    return data[:-2] + (count - scans) * last + data[-2:]
+
+
+def tiff_pages(count: int) -> bytes:
+    """A TIFF of so many pages of one pixel."""
+    tags = [(256, 3, 1), (257, 3, 1), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (278, 3, 1), (279, 4, 1)]
+    body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, n) for tag, kind, n in tags)
+    pages = b"".join(
+        body + struct.pack("<I", 10 + (k + 1) * (len(body) + 4) if k < count - 1 else 0) for k in range(count)
+    )
+    return b"II*\0" + struct.pack("<I", 10) + b"\x80\0" + pages
+
+
+def bounded(data: bytes) -> tuple[str, float]:
+    """What `load` says of a file in a process of its own, whose memory is bounded, and the processor time it takes."""
+    code = (
+        "import resource, sys, time; from paintproc.media import load_picture\n"
+        "from paintproc.errors import InputError; from paintproc.jobs import limit_memory\n"
+        "data = sys.stdin.buffer.read()\n"
+        "own = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); limit_memory(own + 10**9)\n"
+        "begun = time.process_time()\n"
+        "try: said = load_picture(data, 'test', max_side=100).pixels.shape\n"
+        "except InputError as error: said = error\n"
+        "print(said); print(time.process_time() - begun)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    said, seconds = done.stdout.decode().splitlines()
+    return said, float(seconds)
+
+
+def chunk_flood() -> bytes:
+    whole = png(4, 4, 8, 2, 4 * (b"\0" + bytes(12)))
+    empty = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    return whole[:33] + 400_000 * empty + whole[33:]
+
+
+COSTLY = {
+    "scans": (lambda: many_scans(1000, 1000), "JPEG of more than 100 scans"),
+    "webp": (lambda: encoded(Image.new("RGB", (16383, 8191)), "WEBP", lossless=True, method=0), "MB of memory"),
+    "tall": (lambda: encoded(Image.new("L", (1, 134_000)), compress_level=1), "1 x 134000 pixels"),
+    "wide": (lambda: encoded(Image.new("L", (134_000_000, 1)), compress_level=1), "134000000 x 1 pixels"),
+    "alpha": (lambda: encoded(Image.new("LA", (11500, 11500)), compress_level=1), "MB of memory"),
+    "pages": (lambda: tiff_pages(60_000), "(1, 1, 3)"),
+    "large": (lambda: encoded(Image.new("L", (10_000, 10_000)), compress_level=1), "(100, 100, 3)"),
+    "chunks": (chunk_flood, "(4, 4, 3)"),
+}
+"""Files that took minutes or gigabytes, and what is said of them."""
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_a_costly_file_is_refused_or_read_within_bounds(kind):
+    make, words = COSTLY[kind]
+    said, seconds = bounded(make())
+    assert words in said
+    assert seconds < 10
+
+
+def test_usual_files_are_within_the_bounds(tmp_path):
+    """Ten scans are usual, and a phone adds a film behind its picture."""
+    scans = many_scans(100)
+    film = scans.count(b"\xff\xda") * b"\xff\xda\0\2"
+    assert load(scans + film).shape == (64, 64, 3)
+    with pytest.raises(InputError, match="scans"):
+        load(many_scans(101))
+    for count, words in ((3, "has 3 pages"), (1000, "has 1000 or more pages"), (1200, "has 1000 or more pages")):
+        assert words in load_picture(tiff_pages(count), "test").notes[0]
+    assert load_picture(tiff_pages(1), "test").notes == ()
+
+
+def test_a_decoder_is_stopped_by_time_and_by_signals(monkeypatch):
+    from paintproc import headers, stopping
+
+    data = chunk_flood()
+    monkeypatch.setattr(headers, "MAX_SECONDS", 0.1)
+    with pytest.raises(InputError, match=r"takes longer than 0\.1 s"):
+        load(data)
+    monkeypatch.setattr(stopping, "_state", stopping._State())
+    stopping._record(15, None)
+    with pytest.raises(Interrupted):
+        load(encoded(Image.fromarray(chart())))
+
+
+def test_strips_of_rows_are_converted_as_the_whole(monkeypatch):
+    from paintproc import decoding
+
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (50, 40, 4)).astype(np.uint8)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    files = [encoded(Image.fromarray(pixels), icc_profile=profile), encoded(Image.fromarray(pixels, "CMYK"), "TIFF")]
+    files += [encoded(Image.fromarray(pixels[..., :2], "LA")), encoded(Image.fromarray(pixels).quantize(16))]
+    whole = [load(data) for data in files]
+    monkeypatch.setattr(decoding, "STRIP", 40 * 7)
+    assert all(np.array_equal(load(data), pixels) for data, pixels in zip(files, whole, strict=True))
+
+
+@pytest.mark.parametrize("muted", [True, False])
+def test_libtiff_is_silent(tmp_path, muted):
+    """Its messages would reach the user, whatever the options."""
+    data = bytearray(encoded(Image.fromarray(chart()), "TIFF", compression="tiff_lzw"))
+    data[20:60] = bytes(40)
+    (tmp_path / "bad.tiff").write_bytes(data)
+    code = "import contextlib\nfrom paintproc import decoding, media\n"
+    if not muted:
+        code += "decoding._without_stderr = contextlib.nullcontext\n"
+    code += f"with contextlib.suppress(Exception): media.load_picture({str(tmp_path / 'bad.tiff')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stderr == "") == muted
+
+
+@pytest.mark.parametrize(
+    "options", [{"lossless": True}, {"quality": 50}, {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}], ids=str
+)
+def test_the_size_of_a_webp_is_read_before_it_is_opened(options):
+    from paintproc.headers import webp_size
+
+    assert webp_size(encoded(Image.fromarray(chart()), "WEBP", **options)) == (60, 40)
+    assert webp_size(encoded(Image.fromarray(chart()))) is None
 
 
 TIFF_HEAD = b"II*\0\x08\0\0\0"

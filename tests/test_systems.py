@@ -7,6 +7,7 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,7 @@ from conftest import COMMAND
 from harness import command, make_inputs, run, tree
 
 from paintproc import media
-from paintproc.cli import options
-from paintproc.errors import Interrupted, MissingError, OutputError
+from paintproc.errors import MissingError, OutputError
 from paintproc.files import remove_dead_scratch, whole_file, whole_folder
 from paintproc.jobs import local as jobs
 from paintproc.synth import build
@@ -158,14 +158,23 @@ def test_memory_that_the_system_does_not_tell(monkeypatch, without):
     assert build._memory() == build.LEAST_MEMORY
 
 
-def test_a_signal_waits_without_a_timer(monkeypatch):
-    """Where compiled code is loaded nothing is raised; the next look at it raises."""
-    monkeypatch.delattr(signal, "setitimer")
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(options, "_stopped", [])
-    exec("stop(15, frame())", {"__name__": "llvmlite.binding", "stop": options._stop, "frame": sys._getframe})
-    with pytest.raises(Interrupted):
-        options.check_stopped()
+def test_a_signal_without_a_wakeup_descriptor(tmp_path):
+    """The handler itself wakes the watching thread, once the interpreter runs Python code again."""
+    code = (
+        "import os, signal, time; del signal.set_wakeup_fd; from paintproc import stopping; stopping.PATIENCE = 0.2; "
+        "stopping.listen(); os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15)
+    assert (done.returncode, "Stopped by SIGTERM" in done.stderr) == (75, True)
+
+
+def test_a_signal_as_on_windows(tmp_path, small_file):
+    words = [str(word) for word in (COMMAND, "generate", "-i", small_file, "-o", tmp_path / "out", "--strokes", 20)]
+    shim = WINDOWS | {"SHIM_STRIKE": "os:fsync:1", "SHIM_WHEN": "after", "SHIM_STRUCK": tmp_path / "struck"}
+    done = run(words, **shim)
+    assert (tmp_path / "struck").exists()
+    assert done.returncode in (0, 75) and "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"small.png", "struck", "out"}
 
 
 def test_every_name_is_printed_whatever_the_encoding_of_pipes(paintproc, tmp_path, small_file):

@@ -8,6 +8,8 @@ import typer
 from paintproc.cli import dataset, doctor, generate, render, synth, weights
 from paintproc.cli.options import HELP
 from paintproc.console import complain
+from paintproc.errors import Interrupted
+from paintproc.stopping import listen, say_stopped, stopped
 from paintproc.version import __version__
 
 app = typer.Typer(
@@ -39,6 +41,7 @@ def _common(
 
 
 def main() -> None:
+    listen()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
@@ -46,10 +49,10 @@ def main() -> None:
     sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")  # type: ignore[union-attr]
     try:
         sys.exit(app(standalone_mode=False))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(130)
+    except (KeyboardInterrupt, Interrupted, typer.Abort):
+        if stopped():
+            say_stopped()
+        sys.exit(stopped() or 130)
     except Exception as error:
         # Typer's errors about options, said in one sentence like all others
         if not hasattr(error, "format_message"):

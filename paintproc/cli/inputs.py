@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paintproc.errors import InputError, UsageError
+from paintproc.stopping import read_stream
 
 if TYPE_CHECKING:
     from paintproc.media import Picture
@@ -55,7 +56,7 @@ def read_input(name: str, max_side: int | None) -> "Picture":
     from paintproc.media import MAX_BYTES, load_picture
 
     if name == STDIN:
-        return load_picture(sys.stdin.buffer.read(MAX_BYTES + 1), max_side=max_side)
+        return load_picture(read_stream(sys.stdin.buffer, MAX_BYTES + 1), max_side=max_side)
     return load_picture(name, max_side=max_side)
 
 
@@ -97,7 +98,7 @@ def _unreadable(path: Path, error: OSError) -> InputError:
 def read_list(source: str, null: bool) -> list[str]:
     """The paths in a file, one a line or ended by NUL; `-` is standard input. InputError for an empty list."""
     try:
-        data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
+        data = read_stream(sys.stdin.buffer) if source == STDIN else Path(source).read_bytes()
     except OSError as error:
         raise InputError(f"The list {source} cannot be read: {(error.strerror or str(error)).lower()}.") from error
     if not null and b"\0" in data:

@@ -4,21 +4,18 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import gc
 import inspect
 import os
-import signal
 import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal
 
 import typer
 
-from paintproc import console
+from paintproc import console, stopping
 from paintproc.config.settings import (
     BATCH,
     GENERAL,
@@ -31,11 +28,7 @@ from paintproc.config.settings import (
     read_settings_file,
 )
 from paintproc.errors import Interrupted, OutputError, PaintprocError
-
-STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGBREAK")
-"""Signals that stop a command, where the system has them; SIGBREAK is Windows' Ctrl-Break."""
-LOADERS = {"importlib", "_frozen_importlib", "_frozen_importlib_external", "llvmlite"}
-"""Packages that run while compiled code is loaded."""
+from paintproc.stopping import check_stopped as check_stopped
 
 Output = Annotated[
     Path | None,
@@ -225,105 +218,38 @@ def _option(command: str, field: "dataclasses.Field[Any]", kind: Any, text: str,
 def plain_exits(verbose: bool, quiet: bool) -> Iterator[None]:
     """Turn whatever ends a command, an error or a signal, into one sentence on stderr and its exit code."""
     console.set_quiet(quiet)
-    _on_signals(_stop)
     try:
+        check_stopped()
         yield
         sys.stdout.flush()
-        # the result is written; ignore signals while the interpreter shuts down
-        _on_signals(signal.SIG_IGN)
-        _set_alarm(0)
-        gc.freeze()  # the process ends: a search for garbage among all modules takes a fifth of a second
-    except PaintprocError as error:
-        if verbose:
-            traceback.print_exc()
-        console.complain(f"paintproc: {error}")
-        raise typer.Exit(error.exit_code) from None
-    except (KeyboardInterrupt, Interrupted) as stop:
-        raise _report_signal(stop) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
-    except MemoryError:
-        console.complain("paintproc: out of memory. A smaller --size or fewer --strokes need less.")
-        raise typer.Exit(5) from None
-    except (typer.Exit, typer.Abort):
+        stopping.finished()
+    except (typer.Exit, typer.Abort, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
-        if verbose:
-            traceback.print_exc()
-        if _stopped:
-            # compiled code may replace the exception of a signal by one of its own
-            raise _report_signal(_stopped[0]) from None
-        console.complain(
-            f"paintproc: this is a bug: {type(error).__name__}: {error}. Please report it, with --verbose."
-        )
-        raise typer.Exit(1) from None
+    except BaseException as error:
+        raise typer.Exit(_report(error, verbose)) from None
 
 
-_stopped: list[BaseException] = []
-"""The exception of the signal that came, kept so that it can be raised again: where compiled code calls Python,
-as the kernels' compiler does, exceptions only reach `sys.unraisablehook`, and the program goes on."""
-
-
-def _on_signals(action: Any) -> None:
-    for name in STOPPING:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), action)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    # a second signal must not interrupt the cleanup
-    _on_signals(signal.SIG_IGN)
-    sys.unraisablehook = _print_unraisable
-    name = signal.Signals(number).name
-    text = f"Stopped by {name}; what was finished is kept. Run the same command again to go on."
-    _stopped.append(KeyboardInterrupt() if number == signal.SIGINT else Interrupted(text))
-    _raise_unless_loading(0, frame)
-
-
-def _raise_unless_loading(_: int, frame: FrameType | None) -> None:
-    """Raise the exception of the signal. While compiled code is being loaded, which an exception may crash, look
-    again a little later.
-    """
-    while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in LOADERS:
-            _set_alarm(0.02)
-            return
-        frame = frame.f_back
-    check_stopped()
-
-
-def _set_alarm(seconds: float) -> None:
-    """Call `_raise_unless_loading` in so many seconds; 0 cancels the call.
-
-    Where there is no timer, as on Windows, the signal waits for `check_stopped`.
-    """
-    if hasattr(signal, "setitimer"):
-        if seconds:
-            signal.signal(signal.SIGALRM, _raise_unless_loading)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
-def _print_unraisable(what: Any) -> None:
-    """Print an exception that could not be raised, except that of the signal: it is raised again and reported then."""
-    if what.exc_value not in _stopped:
-        sys.__unraisablehook__(what)
-
-
-def _report_signal(stop: BaseException) -> typer.Exit:
-    """Say that a signal ended the command; returns the exit with its code."""
-    if isinstance(stop, Interrupted):
-        console.complain(f"paintproc: {stop}")
-        return typer.Exit(stop.exit_code)
-    console.complain("paintproc: stopped; nothing half-written is left.")
-    return typer.Exit(130)
-
-
-def check_stopped() -> None:
-    """Raise the exception of a signal that came; called now and then, and before an output appears."""
-    if _stopped:
-        _set_alarm(0)
-        raise _stopped[0]
+def _report(error: BaseException, verbose: bool) -> int:
+    """Say in one sentence what ended a command; returns its exit code."""
+    if verbose and not isinstance(error, (KeyboardInterrupt, Interrupted)):
+        traceback.print_exception(error)
+    if stopping.stopped():
+        # whatever the error says: it may be the signal's doing, as where a child process got it too
+        stopping.say_stopped()
+        return stopping.stopped()
+    if isinstance(error, (PaintprocError, Interrupted)):
+        console.complain(f"paintproc: {error}")
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, MemoryError):
+        console.complain("paintproc: out of memory. A smaller --size or fewer --strokes need less.")
+        return 5
+    console.complain(f"paintproc: this is a bug: {type(error).__name__}: {error}. Please report it, with --verbose.")
+    return 1
 
 
 def print_result(line: str) -> None:

@@ -2,7 +2,6 @@
 
 import filecmp
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +44,7 @@ def command(
         said = f"{output} ends in {kind}, which is not written." if kind else f"{output} has no ending."
         raise UsageError(said, "Choose a name that ends in .png, .svg or .mp4.")
     source = _strokes_in(strokes) if strokes.is_dir() else strokes
-    from paintproc.files import whole_file
+    from paintproc.files import temporary_folder, whole_file
     from paintproc.process.generate import PROVENANCE
     from paintproc.process.render import render
     from paintproc.strokes.ops.compiling import announce_compilation
@@ -55,8 +54,13 @@ def command(
     if overwrite and output.is_file() and PROVENANCE.encode() not in output.read_bytes():
         raise OutputError(f"{output} was not made by paintproc; it is never overwritten.", "Choose another --output.")
     announce_compilation(console.say)
-    with tempfile.TemporaryDirectory() as folder, console.progress_bar(f"drawing {output.name}") as progress:
-        drawn = Path(folder, "drawn")
+    with temporary_folder() as folder, console.progress_bar(f"drawing {output.name}") as bar:
+
+        def progress(done: float) -> None:
+            check_stopped()
+            bar(done)
+
+        drawn = folder / "drawn"
         render(loaded, drawn, kind, config, progress)
         check_stopped()
         if output.is_file() and not overwrite and filecmp.cmp(drawn, output, shallow=False):

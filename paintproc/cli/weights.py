@@ -190,6 +190,7 @@ def _for_each(names: list[str], folder: Path, work: Callable[[str], None], json:
     for name in names:
         named(name)
     for name in names:
+        check_stopped()
         try:
             try:
                 work(name)
@@ -198,6 +199,7 @@ def _for_each(names: list[str], folder: Path, work: Callable[[str], None], json:
                 hint = error.hint.replace("--output", "--weights-dir").replace("run it again", other)
                 raise OutputError(error.message, hint) from error
         except PaintprocError as error:
+            check_stopped()
             if len(names) == 1:
                 raise
             console.complain(f"paintproc: {error}")

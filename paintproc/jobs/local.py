@@ -9,20 +9,24 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from paintproc.errors import PaintprocError
+from paintproc import stopping
+from paintproc.errors import Interrupted, PaintprocError
 from paintproc.jobs import DIED, GRACE, TIME_LIMIT, TRIES, Item, Outcome
 from paintproc.threads import set_thread_count, threads_of_worker
 
+LEAVING = 3.0
+"""Seconds that a worker takes to stop at most; then it tidies up and ends at once."""
+FOR_THE_PARENT = ("SIGINT", "SIGUSR1", "SIGHUP", "SIGBREAK")
+"""Signals that go to the whole group of processes, as Ctrl-C does: the parent decides what to do about them."""
 WATCHED = 63
 """How many handles Windows can wait for at once."""
 
@@ -68,12 +72,18 @@ def run_jobs(
                 outcome = worker.outcome(time_limit)
                 if outcome is None:
                     continue
+                if outcome.error:
+                    # the signal that stops this process may have gone to its workers too
+                    check()
                 if outcome.exit_code == DIED and worker.tries < TRIES:
                     again.append((outcome.item, worker.tries + 1))
                 else:
                     yield outcome if outcome.exit_code != DIED else replace(outcome, exit_code=1)
     finally:
         for worker in crew:
+            if worker.task is None:
+                # it waits for a task, and ends at once when there will be none
+                worker.connection.close()
             worker.process.terminate()
         end = time.monotonic() + GRACE
         for worker in crew:
@@ -88,7 +98,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_begin, args=(theirs, pickle.dumps(work), memory, threads), daemon=True)
-        self.process.start()
+        with _held_back():
+            self.process.start()
         theirs.close()
         self.task: tuple[Any] | None = None
         self.tries, self.begun, self.alive = 0, 0.0, True
@@ -147,40 +158,61 @@ def _begin(connection: Connection, work: bytes, memory: int | None, threads: int
     _serve(connection, pickle.loads(work), memory)
 
 
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold back the signals that are for the parent, also in processes that are started in the block.
+
+    Until it ignores them, a worker would die of them, and print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    numbers = {getattr(signal, name) for name in FOR_THE_PARENT if hasattr(signal, name)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, work: Callable[[Any], Any], memory: int | None) -> None:
-    """What a worker does: one item after the other, until the parent closes the connection."""
-    # these signals go to the whole group of processes, as Ctrl-C does: the parent decides what to do about them
-    for name in ("SIGINT", "SIGUSR1", "SIGHUP", "SIGBREAK"):
+    """What a worker does: one item after the other, until the parent closes the connection or asks it to stop."""
+    for name in FOR_THE_PARENT:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # this one comes from the parent: clean up and exit
-    signal.signal(signal.SIGTERM, _leave)
+    stopping.listen(("SIGTERM",), grace=LEAVING, speaks=False)
     _die_with_parent()
     if memory is not None:
         limit_memory(memory)
-    while True:
-        try:
+    try:
+        while True:
+            while not connection.poll(0.1):
+                stopping.check_stopped()
             (item,) = connection.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            answer = work(item), "", 0
-        except PaintprocError as error:
-            answer = None, str(error), error.exit_code
-        except MemoryError:
-            answer = None, "out of memory", 5
-        except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"this is a bug: {type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-            answer = None, text, 1
-        connection.send(answer)
+            connection.send(_answer(item, work))
+    except (EOFError, OSError):
+        stopping.leave(0)
+    except Interrupted:
+        stopping.leave(Interrupted.exit_code)
 
 
-def _leave(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # code that calls back into Python would print this exception and go on until it is killed
-    sys.unraisablehook = lambda what: None
-    raise SystemExit(75)
+def _answer(item: Any, work: Callable[[Any], Any]) -> tuple[Any, str, int]:
+    """The result of one item, or a sentence about what went wrong, and the exit code."""
+    try:
+        return work(item), "", 0
+    except Exception as error:
+        # an error may be the signal's doing
+        stopping.check_stopped()
+        if isinstance(error, PaintprocError):
+            return None, str(error), error.exit_code
+        if isinstance(error, MemoryError):
+            return None, "out of memory", 5
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"this is a bug: {type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+        return None, text, 1
 
 
 def _die_with_parent() -> None:

@@ -22,6 +22,7 @@ from paintproc.scene import segment as segments
 from paintproc.scene.layers import Filler, fill
 from paintproc.scene.running import first_line, plain_memory_errors
 from paintproc.scene.values import Observation
+from paintproc.stopping import check_stopped
 from paintproc.weights.manifest import named
 from paintproc.weights.store import find_weights, missing, state, verify, weights_folder
 
@@ -231,12 +232,14 @@ def _cached(
     decode: Callable[[dict[str, np.ndarray]], Output],
 ) -> Output:
     """Read a network's arrays from the cache `file`, else run the network and write them there; then decode them."""
+    check_stopped()
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
             return decode(dict(stored))
     except Exception:
         # the file is absent or damaged
         arrays: dict[str, Any] = run()
+        check_stopped()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     try:

@@ -7,6 +7,7 @@ a TinyViT encoder, here timm's), or SAM 2 (Ravi et al. 2024) as ONNX graphs.
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from paintproc.errors import InputError
 from paintproc.scene.running import first_line, normalized, open_graph, out_of_memory
+from paintproc.stopping import check_stopped
 
 SIDE = 512
 """Longer side in pixels of the picture that is segmented; the networks enlarge it to 1024."""
@@ -54,12 +56,17 @@ def segment(picture: np.ndarray, name: str, files: list[Path], device: str) -> t
     )
     if name == "sam2-tiny":
         generator.predictor = model
+    else:
+        # the generator does not look for signals: now it does between two batches of points
+        predictor: Any = generator.predictor
+        predictor.predict_torch = _stoppable(predictor.predict_torch)
     with torch.inference_mode():
         found = generator.generate(picture)
     found.sort(key=lambda mask: (-mask["area"], mask["bbox"]))
     height, width = _shrunk(picture, MASK_SIDE).shape[:2]
     masks = np.zeros((len(found), height, width), bool)
     for k, mask in enumerate(found):
+        check_stopped()
         masks[k] = (
             cv2.resize(mask["segmentation"].astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0.5
         )
@@ -194,6 +201,7 @@ class _Sam2:
         """Logits [B, 3, H, W] at the picture's size, predicted IoU [B, 3], logits at the network's size."""
         import torch
 
+        check_stopped()
         count = len(points)
         inputs = self.features | {
             "point_coords": points.numpy().astype(np.float32),
@@ -203,6 +211,16 @@ class _Sam2:
         }
         coarse, quality = (torch.from_numpy(value) for value in self.decoder.run(None, inputs))
         return torch.nn.functional.interpolate(coarse, self.size, mode="bilinear"), quality, coarse
+
+
+def _stoppable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with a look for signals before it runs."""
+
+    def run(*given: Any, **options: Any) -> Any:
+        check_stopped()
+        return function(*given, **options)
+
+    return run
 
 
 def _grid(height: int, width: int) -> np.ndarray:

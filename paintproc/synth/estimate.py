@@ -1,7 +1,6 @@
 """How many bytes and seconds a dataset will take."""
 
 import contextlib
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from paintproc.config.synth import SynthConfig
 from paintproc.errors import InputError, PaintprocError
+from paintproc.files import temporary_folder
 from paintproc.media import picture_size
 from paintproc.scene.networks import SceneNetworks
 from paintproc.synth.items import Task, paint_source
@@ -49,7 +49,7 @@ def estimate(
     """
     paintable = [source for source in sources if not (source.skip or source.broken)]
     count = len(methods(config))
-    with tempfile.TemporaryDirectory() as scratch:
+    with temporary_folder() as scratch:
         for number, source in enumerate(paintable):
             with contextlib.suppress(PaintprocError):
                 # a first, short painting loads the kernels, which is not timed

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paintproc.stopping import check_stopped
 from paintproc.version import __version__
 
 TIMEOUT = 10.0
@@ -43,6 +44,7 @@ def read_page(url: str, site: Site, accept: str, most: int = 64 << 20) -> tuple[
     with open_url(url, site, {"Accept": accept}) as answer:
         parts, done = [], 0
         while piece := read_piece(answer, PIECE, url):
+            check_stopped()
             parts.append(piece)
             done += len(piece)
             if done > most:
@@ -83,6 +85,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def open_url(url: str, site: Site, headers: Mapping[str, str]) -> Any:
     """The answer to one GET (http, https or file); redirects are followed. SourceError if there is none."""
+    check_stopped()
     try:
         parts = urllib.parse.urlsplit(url)
         clean = urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))

@@ -112,12 +112,61 @@ def _hushed(module):  # type: ignore[no-untyped-def]
 
 def _deaf(module):  # type: ignore[no-untyped-def]
     """Does not hear SIGTERM."""
-    module.STOPPING = ("SIGINT",)
+    module.SIGNALS = ("SIGINT",)
+    listen = module.listen
+    module.listen = lambda names=("SIGINT",), **more: listen(names, **more)
 
     import signal
 
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _lingering(module):  # type: ignore[no-untyped-def]
+    """Never looks for signals, and is watched by nobody."""
+    module.check_stopped = lambda: None
+    module.GRACE = module.PATIENCE = 1000.0
+    module._State.grace = 1000.0
+
+
+def _slow_drawing(module):  # type: ignore[no-untyped-def]
+    """Takes its time with every drawing."""
+    in_parallel = module.in_parallel
+
+    def slowly(*given):  # type: ignore[no-untyped-def]
+        time.sleep(1)
+        return in_parallel(*given)
+
+    module.in_parallel = slowly
+
+
+def _blaming(module):  # type: ignore[no-untyped-def]
+    """Takes what a signal does for a fault of the input."""
+    from paintproc.errors import InputError
+
+    def check_stopped():  # type: ignore[no-untyped-def]
+        if module._state.signal:
+            raise InputError("picture.png is damaged.")
+
+    module.check_stopped, module.stopped = check_stopped, lambda: 0
+
+
+def _littering(module):  # type: ignore[no-untyped-def]
+    """Removes nothing."""
+    module.shutil.rmtree = lambda *given, **options: None
+
+
+def _tiny_weights(module):  # type: ignore[no-untyped-def]
+    """Knows one file of weights, at an address that is given."""
+    source = module.Source("address", os.environ["SHIM_ADDRESS"])
+    file = module.WeightFile("tiny.pth", os.environ["SHIM_SHA256"], int(os.environ["SHIM_SIZE"]), (source,))
+    weight = module.Weight("tiny", "Tiny", "MIT", (file,))
+    module.read_manifest = lambda: {"tiny": weight}
+
+
+def _few_points(module):  # type: ignore[no-untyped-def]
+    """Looks at a third of the points, so that more signals fit into an hour."""
+    module.POINTS = 48
 
 
 def serve_and_stay(connection, work, memory):  # type: ignore[no-untyped-def]
@@ -146,7 +195,13 @@ forgetful_writer = "paintproc.synth.items", _forgetful_writer
 telltale = "paintproc.synth.items", _telltale
 one_scratch = "paintproc.files", _one_scratch
 hushed = "paintproc.synth.items", _hushed
-deaf = "paintproc.cli.options", _deaf
+deaf = "paintproc.stopping", _deaf
+lingering = "paintproc.stopping", _lingering
+slow_drawing = "paintproc.threads", _slow_drawing
+blaming = "paintproc.stopping", _blaming
+littering = "paintproc.stopping", _littering
+few_points = "paintproc.scene.segment", _few_points
+tiny_weights = "paintproc.weights.manifest", _tiny_weights
 orphans = "paintproc.jobs.local", _orphans
 roomy = "paintproc.dataset.growing", _roomy
 slow_writer = "paintproc.dataset.items", _slow_writer

@@ -5,7 +5,8 @@ SHIM_COUNTER  a file that grows by one byte for each operation, over all process
 SHIM_AT       the operation that fails, from 1; 0 for none
 SHIM_FOREVER  1 if all later ones fail too
 SHIM_ERROR    ENOSPC or EIO
-SHIM_BREAK    the name of a function in `breaks.py`, which makes something wrong on purpose
+SHIM_BREAK    names of functions in `breaks.py`, with commas between them, which make something wrong on purpose
+SHIM_STRIKE   a call in which the command sends itself a signal; see `strike.py`
 SHIM_SYSTEM   windows, to see of the system what `windows.py` leaves
 """
 
@@ -79,13 +80,16 @@ class Breaker(importlib.abc.MetaPathFinder):
     """Runs a function of `breaks.py` on the module it is meant for, once that is loaded."""
 
     def __init__(self, module, work):  # type: ignore[no-untyped-def]
-        self.module, self.work = module, work
+        self.module, self.work, self.looking = module, work, False
 
     def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
-        if name != self.module:
+        if name != self.module or self.looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self.looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.looking = False
         load = spec.loader.exec_module
 
         def loaded(module):  # type: ignore[no-untyped-def]
@@ -99,7 +103,14 @@ class Breaker(importlib.abc.MetaPathFinder):
 if os.environ.get("SHIM_BREAK"):
     import breaks
 
-    broken = getattr(breaks, os.environ["SHIM_BREAK"])
-    sys.meta_path.insert(0, Breaker(*broken))
+    for broken in filter(None, os.environ["SHIM_BREAK"].split(",")):
+        sys.meta_path.insert(0, Breaker(*getattr(breaks, broken)))
+if os.environ.get("SHIM_STRIKE"):
+    import strike
+
+    if strike.MODULE in sys.modules:
+        strike.arm(sys.modules[strike.MODULE])
+    else:
+        sys.meta_path.insert(0, Breaker(strike.MODULE, strike.arm))
 if os.environ.get("SHIM_SYSTEM") == "windows":
     import windows  # noqa: F401
