@@ -102,7 +102,7 @@ def writing(out: Path, process: "subprocess.Popen[bytes]") -> None:
     """Wait until an item is half-written, or for the end."""
     while process.poll() is None:
         for item in (item for folder in growing(out) for item in folder.glob("*/*")):
-            if item.is_dir() and not (item / "sequence.json").exists():
+            if item.name not in ("pictures", "scenes") and item.is_dir() and not (item / "sequence.json").exists():
                 return
         time.sleep(0.001)
 

@@ -111,7 +111,7 @@ def test_a_changed_file_is_not_thrown_away(paintproc, small_file):
 @pytest.mark.parametrize("own", [False, True])
 def test_what_appears_while_painting_is_not_lost(tmp_path, small_file, own):
     """A diary, or the result of another process with another seed."""
-    command = [COMMAND, "generate", "-i", small_file, "--strokes", "300", "--duration", "150", "-o", "late"]
+    command = [COMMAND, "generate", "-i", small_file, "--strokes", "300", "--duration", "400", "-o", "late"]
     slow = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not leftovers(tmp_path):
         time.sleep(0.01)

@@ -214,7 +214,7 @@ def bounded(data: bytes) -> tuple[str, float]:
     """What `load` says of a file in a process of its own, whose memory is bounded, and the processor time it takes."""
     code = (
         "import resource, sys, time; from paintproc.media import load_picture\n"
-        "from paintproc.errors import InputError; from paintproc.jobs import limit_memory\n"
+        "from paintproc.errors import InputError; from paintproc.jobs.local import limit_memory\n"
         "data = sys.stdin.buffer.read()\n"
         "own = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize(); limit_memory(own + 10**9)\n"
         "begun = time.process_time()\n"

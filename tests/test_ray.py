@@ -387,8 +387,17 @@ def test_as_many_workers_as_the_cluster_has_room_for():
     assert crew_on(ray, Engine("ray", workers=3, address="auto"))[0].most == 3
 
 
-def test_a_machine_without_the_folder_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", sys.modules["__main__"].__file__)
+@pytest.fixture
+def main_file():
+    """The file of the main module, which a slot takes away, is there again afterwards; under xdist there is none."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    yield
+    if file is not None:
+        main.__file__ = file
+
+
+def test_a_machine_without_the_folder_is_named(tmp_path, main_file):
     here = Path.cwd()
     setup = Setup(b"", Engine("ray", address="auto"), None, 10.0, 1, str(tmp_path / "gone"), ())
     assert "has no folder" in driver.Slot(setup).look()

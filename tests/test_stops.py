@@ -30,6 +30,8 @@ def address():
 
 
 def maker(kind, address):
+    if kind == "weights":
+        pytest.importorskip("torch", reason="torch is not installed: pip install 'paintproc[models]'")
     return {"generate": generate_case, "synth": synth_case, "weights": lambda folder: weights_case(address)}[kind]
 
 

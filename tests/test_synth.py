@@ -394,7 +394,7 @@ def test_an_input_that_fails_half_way_leaves_nothing(tmp_path, inputs, monkeypat
             raise MemoryError
         return make(picture, config, method, networks, scene, facts)
 
-    def in_this_process(tasks, work, **_):
+    def in_this_process(tasks, work, engine, **_):
         for task in tasks:
             try:
                 yield Outcome(task, work(task))

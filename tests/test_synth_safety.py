@@ -54,7 +54,7 @@ def test_a_fault_at_any_operation_of_writing(tmp_path):
 
 
 def test_a_fault_that_nobody_speaks_of_is_seen(tmp_path):
-    assert faults(tmp_path, 4, broken="forgetful_writer")[0]
+    assert faults(tmp_path, 6, broken="forgetful_writer")[0]
 
 
 def test_a_disk_that_fills_up(tmp_path):

@@ -18,10 +18,10 @@ from conftest import COMMAND
 from harness import command, make_inputs, run, tree
 
 from paintproc import media
+from paintproc.dataset import growing
 from paintproc.errors import MissingError, OutputError
 from paintproc.files import remove_dead_scratch, whole_file, whole_folder
 from paintproc.jobs import local as jobs
-from paintproc.synth import build
 from paintproc.weights import registries
 
 WINDOWS = {"SHIM_SYSTEM": "windows"}
@@ -155,7 +155,7 @@ def test_memory_that_the_system_does_not_tell(monkeypatch, without):
         monkeypatch.delattr(os, "sysconf")
     else:
         monkeypatch.setattr(os, "sysconf", refuse)
-    assert build._memory() == build.LEAST_MEMORY
+    assert growing.memory_here() == growing.LEAST_MEMORY
 
 
 def test_a_signal_without_a_wakeup_descriptor(tmp_path):

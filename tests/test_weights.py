@@ -43,6 +43,10 @@ from paintproc.weights import manifest
 from paintproc.weights.manifest import Source, Weight, read_manifest
 from paintproc.weights.store import convert_by_hand, find_weights, get, state, verify
 
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install 'paintproc[models]'"
+)
+
 TENSORS = {"b.weight": np.arange(20, dtype=np.float32).reshape(4, 5), "a": np.array([True, False])}
 PICKLE = pickle.dumps(TENSORS, protocol=4)
 CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -251,6 +255,7 @@ pathlib.Path.open = full
 """
 
 
+@needs_torch
 @pytest.mark.parametrize("trouble", ["file too large", "while converting", "disk is full", "below a file"])
 def test_what_cannot_be_written(server, folder, trouble):
     tiny = weight(server.address())
@@ -267,6 +272,7 @@ def test_what_cannot_be_written(server, folder, trouble):
     assert not folder.exists() or left(folder) == []
 
 
+@needs_torch
 def test_a_folder_without_rights(server, open_folder):
     tiny = weight(server.address())
     open_folder.chmod(0o500)
@@ -295,6 +301,7 @@ def test_a_folder_that_may_not_be_entered_has_no_weights(open_folder, monkeypatc
     open_folder.chmod(0o755)
 
 
+@needs_torch
 def test_a_file_that_may_not_be_read(open_folder):
     path = by_conversion(open_folder)
     path.chmod(0)
@@ -378,6 +385,7 @@ def test_half_a_file_never_shows(server, folder, monkeypatch, tmp_path):
     assert left(folder) == []
 
 
+@needs_torch
 def test_stopped_while_it_converts(server, folder, tmp_path):
     """The writer of safetensors has scratch files of its own, beside what it writes."""
     slow = executable(tmp_path / "slow", '#!/bin/sh\ntouch "$(dirname "$5")/.tmp123"\nexec sleep 60\n')
@@ -391,6 +399,7 @@ def test_stopped_while_it_converts(server, folder, tmp_path):
     assert left(folder) == []
 
 
+@needs_torch
 @pytest.mark.parametrize("place", ["index", "links"])
 def test_offline_asks_this_machine(folder, tmp_path, monkeypatch, no_sockets, place):
     archives = tmp_path / "mirror" / "tiny-pack"
@@ -410,6 +419,7 @@ def test_offline_asks_this_machine(folder, tmp_path, monkeypatch, no_sockets, pl
     assert done.returncode == 0 and "there already" in done.stderr
 
 
+@needs_torch
 def test_offline_opens_no_socket(server, folder, monkeypatch, no_sockets):
     monkeypatch.setenv("PIP_INDEX_URL", server.index())
     monkeypatch.setenv("npm_config_registry", server.url + "/npm/")
@@ -426,6 +436,7 @@ def test_offline_opens_no_socket(server, folder, monkeypatch, no_sockets):
         assert done.returncode == 99 and "NETWORK socket." in done.stderr
 
 
+@needs_torch
 def test_other_commands_open_no_socket(folder, no_sockets, small_file, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
     tiny = foreign()
@@ -475,6 +486,7 @@ def by_conversion(folder: Path) -> Path:
     return path
 
 
+@needs_torch
 def test_files_brought_by_hand(folder, tmp_path):
     def listed(entry: Weight) -> str:
         done = run("weights", "list", "--json", "--weights-dir", folder, weights=[entry])
@@ -501,6 +513,7 @@ def test_files_brought_by_hand(folder, tmp_path):
     assert {name: value.tolist() for name, value in found.items()} == {n: v.tolist() for n, v in TENSORS.items()}
 
 
+@needs_torch
 def test_a_file_from_elsewhere(folder, tmp_path):
     name = "renamed.zip"
     (tmp_path / name).write_bytes(PICKLE)
@@ -536,6 +549,7 @@ def test_a_wrong_file_is_refused_and_left_alone(folder, tmp_path):
     assert left(folder) == ["tiny/tiny.pth"] and bad.read_bytes().endswith(b"!")
 
 
+@needs_torch
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
 def test_others_may_read_as_the_umask_says(server, folder, mask):
     before = os.umask(mask)
@@ -564,6 +578,7 @@ def test_verify_notices_one_byte(folder):
             check(tiny, folder)
 
 
+@needs_torch
 def test_verify_notices_every_byte_of_a_converted_file(folder):
     tiny = foreign()
     by_conversion(folder)
@@ -587,6 +602,7 @@ def test_verify_notices_every_byte_of_a_converted_file(folder):
         verify(tiny, folder)
 
 
+@needs_torch
 def test_converted_files_of_another_origin(folder):
     tiny, other = foreign(), foreign(data=pickle.dumps({"a": np.ones(3)}, protocol=4))
     by_conversion(folder)
@@ -620,6 +636,7 @@ class Canary:
         return os.system, (f"touch {shlex.quote(str(self.marker))}",)
 
 
+@needs_torch
 def test_a_pickle_that_runs_something_does_not(folder, tmp_path):
     data = pickle.dumps({"a": np.ones(3), "b": Canary(tmp_path / "marker")}, protocol=4)
     by_hand(folder, data)
@@ -630,6 +647,7 @@ def test_a_pickle_that_runs_something_does_not(folder, tmp_path):
     assert (tmp_path / "marker").exists()
 
 
+@needs_torch
 def test_memory_is_bounded(folder):
     """A file of 300 bytes that asks for 3 GB, by a name that the reader of torch allows."""
     content = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05" + (3 << 30).to_bytes(5, "little") + b"\x85R."
@@ -650,6 +668,7 @@ ENDS = {
 }
 
 
+@needs_torch
 @pytest.mark.parametrize("reason", ENDS)
 def test_whatever_ends_the_child_is_one_sentence(folder, tmp_path, monkeypatch, reason):
     by_hand(folder, PICKLE)
@@ -675,6 +694,7 @@ def test_memory_is_bounded_and_a_lower_bound_stays(allowed):
     assert done.stdout.split() == [str(expected)] * 2
 
 
+@needs_torch
 def test_doctor(folder):
     done = run("doctor", "--json", "--weights-dir", folder, more=NO_TORCH)
     assert done.returncode == 0 and done.stderr == ""
@@ -692,6 +712,7 @@ def test_doctor(folder):
     assert done.returncode == 0 and f"for that: {found['abilities'][1]['missing']}\n" in done.stdout
 
 
+@needs_torch
 def test_doctor_of_somebody_who_has_everything(folder, monkeypatch):
     monkeypatch.setattr(doctor, "_device", lambda: "cpu")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from paintproc.errors import InputError
 from paintproc.files import discard, file_digest, take_over
+from paintproc.stopping import unfinished
 from paintproc.weights.web import PIECE, Site, SourceError, open_url, read_piece, shown
 
 PAUSES = (0.0, 1.0, 4.0)
@@ -34,6 +35,8 @@ def download(
     folder.mkdir(exist_ok=True)
     data = folder / "data"
     data.touch()
+    # until it is known which version arrives, nothing can go on from it
+    unfinished.add(folder)
     try:
         resumed = _read_all(url, folder, size, site, progress)
         digest = file_digest(data)
@@ -49,6 +52,8 @@ def download(
         if isinstance(error, (OSError, InputError)) or not (_length(data) and (folder / "version").exists()):
             discard(folder)
         raise
+    finally:
+        unfinished.discard(folder)
     discard(folder)
 
 
@@ -104,6 +109,7 @@ def _read_on(url: str, folder: Path, size: int, site: Site, progress: Progress) 
             data.write_bytes(b"")
             if said := _version(answer.headers):
                 version.write_text(said, encoding="ascii")
+                unfinished.discard(folder)
         resumed = done > 0
         with data.open("ab") as out:
             # a length that the server states decides nothing: it may be wrong

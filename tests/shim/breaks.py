@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from types import SimpleNamespace
 
 
 def _bad_decoder(module):  # type: ignore[no-untyped-def]
@@ -39,13 +40,25 @@ def _naive_writer(module):  # type: ignore[no-untyped-def]
         time.sleep(0.1)
         yield target
 
-    def whole_item(folder):  # type: ignore[no-untyped-def]
-        return {} if folder.exists() else None
+    class Taken:
+        """What stands for the layout of a folder that is not whole."""
 
+        def __init__(self, folder):  # type: ignore[no-untyped-def]
+            self.name, self.kept, self.provenance = folder.name, (), SimpleNamespace(id=folder.name)
+
+        def line(self):  # type: ignore[no-untyped-def]
+            return {"id": self.name}
+
+    import paintproc.dataset.folder as folders
     import paintproc.dataset.items as items
 
+    honest = items.whole_item
+
+    def whole_item(folder):  # type: ignore[no-untyped-def]
+        return honest(folder) or (Taken(folder) if folder.exists() else None)
+
     items.whole_folder = whole_folder
-    module.whole_item = whole_item
+    items.whole_item = folders.whole_item = module.whole_item = whole_item
 
 
 def _slow_writer(module):  # type: ignore[no-untyped-def]
@@ -77,7 +90,15 @@ def _forgetful_writer(module):  # type: ignore[no-untyped-def]
         with contextlib.suppress(Exception):
             write(*given)
 
+    def finish_dataset(folder, counts, lines):  # type: ignore[no-untyped-def]
+        there = {path.parent.name for path in folder.glob("*/*/sequence.json")}
+        lines = [line | {"sequences": [name for name in line["sequences"] if name in there]} for line in lines]
+        return finish(folder, counts, lines)
+
     module.write_item = write_item
+    import paintproc.dataset.build as build
+
+    finish, build.finish_dataset = build.finish_dataset, finish_dataset
 
 
 def _telltale(module):  # type: ignore[no-untyped-def]
@@ -174,6 +195,7 @@ def serve_and_stay(connection, work, memory):  # type: ignore[no-untyped-def]
     import paintproc.jobs.local as jobs
 
     jobs._die_with_parent = lambda: None
+    jobs.stopping.leave = lambda code: time.sleep(1000)
     jobs.honest_serve(connection, work, memory)
     time.sleep(1000)
 
