@@ -40,7 +40,7 @@ SAID = re.compile(
 """All that a command may say on stderr when a signal stops it, or comes too late."""
 PIECES, PIECE = 40, 5000
 """What the dripping server sends: so many pieces of so many bytes, 50 ms apart."""
-DATA = pickle.dumps({"a": np.random.default_rng(1).integers(0, 255, PIECES * PIECE).astype(np.uint8)}, protocol=2)
+DATA = pickle.dumps({"a": np.random.default_rng(1).integers(0, 255, PIECES * PIECE).astype(np.uint8)}, protocol=4)
 """A file of weights, as somebody may have published it."""
 LOOKING = {"SHIM_BREAK": "few_points", "OMP_NUM_THREADS": 1, "MALLOC_MMAP_THRESHOLD_": 1 << 30,
            "MALLOC_TRIM_THRESHOLD_": 1 << 32}  # fmt: skip

@@ -20,6 +20,7 @@ from paintproc.errors import Interrupted, MissingError
 from paintproc.jobs import Engine, driver, run_jobs
 from paintproc.jobs.driver import Setup, Task
 from paintproc.jobs.ray import AHEAD
+from paintproc.stopping import check_stopped
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
@@ -97,7 +98,9 @@ def unfinished(path: Path) -> None:
     """Work that takes long, and cleans up when it is asked to stop."""
     path.touch()
     try:
-        time.sleep(60)
+        for _ in range(600):
+            check_stopped()
+            time.sleep(0.1)
     finally:
         path.unlink()
 
@@ -251,7 +254,7 @@ class TestCluster:
     def test_a_lost_cluster_is_said_in_one_sentence(self, tmp_path, inputs, cluster):
         out = tmp_path / "out"
         process = start_on_ray(
-            inputs, out, "--address", cluster.address, RAY_gcs_rpc_server_reconnect_timeout_s=2
+            inputs, out, "--address", cluster.address, "--strokes", 4000, RAY_gcs_rpc_server_reconnect_timeout_s=2
         )  # fmt: skip
         wait_for(lambda: slots_at_work(cluster.process.pid), process)
         os.kill(cluster.head, signal.SIGKILL)
