@@ -40,9 +40,8 @@ def of_datasets(place: Path, workers: int) -> int:
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float() / 255
 
     def sample(batch: dict) -> dict:
-        names = next(name for name in ("images", "files", "file") if name in batch) if "images" in batch else "images"
         return {
-            "frames": [torch.stack([tensor(images[k]) for k in chosen]) for images in batch[names]],
+            "frames": [torch.stack([tensor(images[k]) for k in chosen]) for images in batch["images"]],
             "picture": [tensor(image) for image in batch["picture"]],
         }
 

@@ -187,6 +187,29 @@ def stress_table(results: dict) -> str:
     )
 
 
+def dataset_table(results: dict) -> str:
+    rows = [[name, value] for name, value in results["epoch_seconds"].items()]
+    return (
+        f"An epoch of {results['sequences']} sequences: {results['chosen']} of {results['frames']} frames and the picture "
+        f"at {results['size']} x {results['size']} pixels, as float tensors. `datasets` is Hugging Face's imagefolder.\n\n"
+        + table(["read from, by", "seconds"], rows)
+    )
+
+
+def builder_table(results: dict) -> str:
+    names = {
+        "of_a_tenth": "a tenth of them, in this process",
+        "stopped_half_way": "the first half, in this process",
+        "gone_on": "the second half, and the end",
+        "again": "all done already",
+        "two_processes_a_tenth": "a tenth of them, in two processes",
+    }
+    rows = [[text, *(results[name][key] for key in ("inputs", "seconds", "peak_mib"))] for name, text in names.items()]
+    return f"{results['count']:,} inputs on which no work is done.\n\n" + table(
+        ["what", "inputs worked on", "seconds", "peak MiB"], rows
+    )
+
+
 def engines_table(results: dict) -> str:
     rows = [
         [n, row["local_an_hour"], row["ray_an_hour"], row["ratio_median"], ", ".join(map(str, row["ratios"]))]
@@ -208,6 +231,8 @@ def engines_table(results: dict) -> str:
 
 TITLES = {
     "engines": "Engines",
+    "dataset": "Dataset",
+    "builder": "Builder",
     "synth": "Synthetic sequences",
     "stress": "What synth survives",
     "scene": "Scenes",
@@ -219,6 +244,8 @@ TITLES = {
 }
 TABLES = {
     "engines": engines_table,
+    "dataset": dataset_table,
+    "builder": builder_table,
     "synth": synth_table,
     "stress": stress_table,
     "scene": scene_table,

@@ -254,7 +254,10 @@ def read_begun(folder: Path) -> dict[str, Any]:
         if summary["format"] not in FORMATS:
             raise ValueError(f"its format is {summary['format']!r}")
         return summary
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except OSError as error:
+        reason = f"{SUMMARY} cannot be read, {(error.strerror or str(error)).lower()}"
+        raise InputError(f"{folder} is no dataset folder: {reason}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder} is no dataset folder: {error}.") from error
 
 

@@ -131,18 +131,6 @@ def _hushed(module):  # type: ignore[no-untyped-def]
     module.paint_source = paint_source
 
 
-def _deaf(module):  # type: ignore[no-untyped-def]
-    """Does not hear SIGTERM."""
-    module.SIGNALS = ("SIGINT",)
-    listen = module.listen
-    module.listen = lambda names=("SIGINT",), **more: listen(names, **more)
-
-    import signal
-
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
 def _lingering(module):  # type: ignore[no-untyped-def]
     """Never looks for signals, and is watched by nobody."""
     module.check_stopped = lambda: None
@@ -217,7 +205,6 @@ forgetful_writer = "paintproc.synth.items", _forgetful_writer
 telltale = "paintproc.synth.items", _telltale
 one_scratch = "paintproc.files", _one_scratch
 hushed = "paintproc.synth.items", _hushed
-deaf = "paintproc.stopping", _deaf
 lingering = "paintproc.stopping", _lingering
 slow_drawing = "paintproc.threads", _slow_drawing
 blaming = "paintproc.stopping", _blaming
