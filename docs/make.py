@@ -189,11 +189,11 @@ def stress_table(results: dict) -> str:
 
 def dataset_table(results: dict) -> str:
     rows = [[name, value] for name, value in results["epoch_seconds"].items()]
-    return (
-        f"An epoch of {results['sequences']} sequences: {results['chosen']} of {results['frames']} frames and the picture "
-        f"at {results['size']} x {results['size']} pixels, as float tensors. `datasets` is Hugging Face's imagefolder.\n\n"
-        + table(["read from, by", "seconds"], rows)
+    text = (
+        f"An epoch of {results['sequences']} sequences: {results['chosen']} of {results['frames']} frames and the "
+        f"picture at {results['size']} x {results['size']} pixels, as float tensors. `datasets` is Hugging Face's.\n\n"
     )
+    return text + table(["read from, by", "seconds"], rows)
 
 
 def builder_table(results: dict) -> str:
