@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from paintproc.decoding import FORMATS, MAX_PIXELS, decode, shrunk, to_srgb, too_large
 from paintproc.errors import InputError, MissingError, OutputError
 from paintproc.headers import TimedBytes, refused_kind
+from paintproc.png import encode_png
 
 PillowImage = Image.Image
 
@@ -153,10 +154,7 @@ def _unreadable(name: str, error: OSError) -> InputError:
 
 def save_png(path: Path, pixels: np.ndarray, text: dict[str, str]) -> None:
     """Write uint8 [H, W, 3] with `text` as PNG text chunks."""
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in text.items():
-        chunks.add_itxt(key, value)
-    Image.fromarray(pixels).save(path, "PNG", pnginfo=chunks, compress_level=4)
+    path.write_bytes(encode_png(pixels, text))
 
 
 def save_animation(path: Path, frames: Sequence[np.ndarray], kind: str, seconds: float, comment: str) -> None:

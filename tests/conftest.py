@@ -22,7 +22,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--skipped-before", action="store_true", help="only the tests that the last run skipped")
 
 
+SLOW = ("test_synth_safety.py", "test_stops.py", "test_ray.py")
+"""Files that start many processes: `pytest -m "not slow"` leaves them out."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "weights" in getattr(item, "fixturenames", ()):
+            item.add_marker("weights")
+        if item.path.name in SLOW:
+            item.add_marker("slow")
     if config.getoption("--skipped-before"):
         skipped = set(config.cache.get("paintproc/skipped", []))
         chosen = [item for item in items if skipped & {item.nodeid, item.nodeid.partition("::")[0]}]
