@@ -254,3 +254,12 @@ def test_an_index_that_leads_elsewhere_is_refused(dataset, tmp_path, wrong):  # 
     with pytest.raises(InputError):
         Dataset(packed)[0]
     assert Dataset(packed)[1]
+
+
+def test_what_is_packed_and_what_is_not(dataset, tmp_path):  # noqa: F811
+    pack_dataset(dataset, tmp_path / "packed")
+    with pytest.raises(InputError, match="is in shards already"):
+        pack_dataset(tmp_path / "packed", tmp_path / "twice")
+    with pytest.raises(InputError, match="is not in shards"):
+        unpack_dataset(dataset, tmp_path / "again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "packed"]

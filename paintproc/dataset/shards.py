@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paintproc.dataset.folder import finish_dataset, layouts, read_inputs, read_lines, read_summary
+from paintproc.dataset.folder import finish_dataset, is_packed, layouts, read_inputs, read_lines, read_summary
 from paintproc.dataset.layout import (
     FAILURES,
     INPUTS,
@@ -56,6 +56,8 @@ def pack_dataset(
     exists and `replace` is not given; `replace` is as in `whole_folder`.
     """
     summary = read_summary(dataset)
+    if is_packed(dataset):
+        raise InputError(f"{dataset} is in shards already.")
     total, done, listed = max(1, sum(summary["splits"].values())), 0, list[dict[str, Any]]()
     packed = dict.fromkeys(SPLITS, 0)
     with whole_folder(out, replace=replace) as scratch:
@@ -218,6 +220,8 @@ def read_shards(packed: Path) -> list[dict[str, Any]]:
         if any(not isinstance(line["sha256"], str) or not isinstance(line["bytes"], int) for line in listed):
             raise ValueError("a sha256 or a size is missing")
         return listed
+    except FileNotFoundError:
+        raise InputError(f"{packed} is not in shards: it has no {SHARDS}.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{packed / SHARDS} cannot be read: {error}.") from error
 
