@@ -440,3 +440,26 @@ def test_merged_and_split(dataset, tmp_path):
     with pytest.raises(InputError, match="holds another sequence"):
         merge_datasets([dataset, tmp_path / "other"], tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
+
+
+def test_folders_that_are_links_are_refused(dataset, tmp_path):
+    split = first_item(dataset).parent
+    (split / "pictures").rename(tmp_path / "elsewhere")
+    (split / "pictures").symlink_to(tmp_path / "elsewhere")
+    there = contents(tmp_path / "elsewhere")
+    assert any("pictures is a link" in problem for problem in verify_dataset(dataset))
+    with pytest.raises(OutputError, match="is a link"):
+        begin_dataset(dataset, FACTS)
+    with pytest.raises(InputError, match="is a link"):
+        Dataset(dataset)[0]
+    assert contents(tmp_path / "elsewhere") == there
+
+
+def test_masks_of_many_frames_are_read():
+    from paintproc.png import decode_png, encode_png
+
+    masks = np.zeros((180_000, 1000), bool)
+    masks[-1, -1] = True
+    assert np.array_equal(decode_png(encode_png(masks), np.bool_, masks.shape, "masks")[0], masks)
+    with pytest.raises(InputError, match="not bool of 9 x 9"):
+        decode_png(encode_png(masks), np.bool_, (9, 9), "masks")

@@ -137,3 +137,26 @@ def test_without_torch_it_is_said_so(dataset, monkeypatch):  # noqa: F811
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingError, match=r"pip install 'paintproc\[models\]'"):
         Dataset(dataset).frames()
+
+
+def test_folder_and_shards_give_one_order(dataset, tmp_path):  # noqa: F811
+    pack_dataset(dataset, tmp_path / "packed", 12_000)
+    assert ids(epoch(tmp_path / "packed")) == ids(epoch(dataset))
+
+
+def test_a_part_that_there_is_not_is_refused(dataset):  # noqa: F811
+    for wrong in ({"rank": 2, "ranks": 2}, {"rank": -1}, {"start": -1}):
+        with pytest.raises(UsageError):
+            Dataset(dataset).frames().order(**wrong)
+
+
+def test_any_size_fits_any_canvas():
+    """Products of sizes may be larger than the canvas by a bit, which Pillow refuses."""
+    from paintproc.dataset.frames import Frames
+
+    for side in range(16, 130):
+        for size in (64, 100, 128, 224):
+            item = type("Item", (), {"layout": type("Layout", (), {"size": (side, side + 7)})})()
+            frames = Frames([], 2, size)
+            view = frames._view(item, np.random.default_rng(0))
+            assert view.apply(np.zeros((side, side + 7, 3), np.uint8)).shape == (size, size, 3)

@@ -656,3 +656,86 @@ def test_the_picture_is_kept_beside_what_was_painted(tmp_path, inputs):
         for mask, before, after in zip(read.masks[1:], read.frames, read.frames[1:], strict=False):
             changed = (np.abs(before.astype(int) - after) > 24).any(2)
             assert mask[changed].all(), "what changed was painted"
+
+
+def small_build(folder, inputs, **how):
+    config = SynthStrokesConfig(size=64, strokes=20, num_frames=4, method=("fit",))
+    return synth_build(folder, config, find_sources([str(inputs)]), **how)
+
+
+def test_overwriting_that_fails_says_so(tmp_path, inputs, monkeypatch):
+    """Also where what is there has the same settings, and is finished or lacks a shard."""
+    from paintproc.dataset import growing
+
+    for layout in ("folder", "shards"):
+        out = tmp_path / layout
+        build_dataset(small_build(out, inputs, layout=layout))
+        if layout == "shards":
+            next(out.glob("*.tar")).unlink()
+        before = tree(out)
+        with monkeypatch.context() as patch:
+            patch.setattr(growing, "free_bytes", lambda job: 0)
+            with pytest.raises(OutputError, match="GB are free"):
+                build_dataset(small_build(out, inputs, layout=layout, overwrite=True))
+        assert tree(out) == before
+        build_dataset(small_build(out, inputs, layout=layout, overwrite=True))
+        assert not verify_dataset(out)
+
+
+def test_extending_needs_a_finished_dataset_and_room(tmp_path, inputs, monkeypatch):
+    from paintproc.dataset import growing
+
+    more = make_inputs(tmp_path / "more", 7)
+    build_dataset(small_build(tmp_path / "out", inputs, shard=(0, 2)))
+    with pytest.raises(OutputError, match="is not finished, so it is not extended"):
+        build_dataset(small_build(tmp_path / "out", more, extend=True))
+    build_dataset(small_build(tmp_path / "out", inputs, shard=(1, 2)))
+    before = tree(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(growing, "free_bytes", lambda job: 0)
+        with pytest.raises(OutputError, match="GB are free"):
+            build_dataset(small_build(tmp_path / "out", more, extend=True))
+    assert tree(tmp_path / "out") == before
+    # by two processes, each with its part
+    for index in (0, 1):
+        report = build_dataset(small_build(tmp_path / "out", more, extend=True, shard=(index, 2)))
+    assert report.counts["inputs"] == 12 and report.counts["sequences"] == 7
+    assert not verify_dataset(tmp_path / "out")
+
+
+def test_two_that_extend_at_once(tmp_path, inputs, monkeypatch):
+    """One of them does it, the other is told; nothing that was finished is lost."""
+    from paintproc.dataset import build as building
+
+    out, one, two = tmp_path / "out", make_inputs(tmp_path / "one", 6), make_inputs(tmp_path / "two", 8)
+    build_dataset(small_build(out, inputs))
+    summary = (out / "dataset.json").read_text()
+    begin = building.begin
+
+    def begin_late(job):
+        batches = begin(job)
+        if job.names == [path.name for path in sorted(one.iterdir())]:
+            # the other has read the summary before this one wrote it
+            (out / "dataset.json").write_text(summary)
+            build_dataset(small_build(out, two, extend=True))
+        return batches
+
+    monkeypatch.setattr(building, "begin", begin_late)
+    with pytest.raises(OutputError, match="was extended by another command at the same time"):
+        build_dataset(small_build(out, one, extend=True))
+    monkeypatch.undo()
+    assert read_summary(out)["counts"]["inputs"] == 13 and not verify_dataset(out)
+    assert build_dataset(small_build(out, one, extend=True)).counts["inputs"] == 19
+    assert not verify_dataset(out)
+
+
+def test_what_was_split_off_is_not_built_on(tmp_path, inputs):
+    from paintproc.dataset.rewrite import split_dataset
+
+    build_dataset(small_build(tmp_path / "out", inputs))
+    parts = split_dataset(tmp_path / "out", tmp_path / "parts", 2)
+    part = tmp_path / "parts" / min(parts)
+    before = tree(part)
+    with pytest.raises(OutputError, match="was split off"):
+        build_dataset(small_build(part, inputs, extend=True))
+    assert tree(part) == before and not verify_dataset(part)

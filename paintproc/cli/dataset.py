@@ -152,7 +152,9 @@ def _refuse_other(folder: Path) -> None:
     from paintproc.dataset.browse import PAGE, SHEET
 
     for path in sorted(folder.iterdir()):
-        if path.name not in (PAGE, SHEET):
+        mark = b'content="paintproc"' if path.name == PAGE else b"paintproc"
+        ours = path.name in (PAGE, SHEET) and path.is_file() and not path.is_symlink()
+        if not ours or mark not in path.read_bytes()[:4096]:
             raise OutputError(f"{folder} holds {path.name}, which is not ours.", "Choose another --output.")
 
 
@@ -235,7 +237,7 @@ def split(
 
 @app.command("upgrade")
 def upgrade(
-    dataset: Folder,
+    dataset: Unpacked,
     output: Out,
     images: Annotated[
         list[str] | None,

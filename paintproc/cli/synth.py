@@ -265,7 +265,9 @@ def _say_report(build: "Build", report: "Report", seconds: float, json: bool) ->
         print_result(encoder.dumps({"output": str(build.out), "state": state, "counts": counts}))
     else:
         print_result(str(build.out))
-    if counts is None:
+    if counts is None and build.shard[1] == 1:
+        console.say("These inputs are done; the dataset is finished when the other commands for it have run.")
+    elif counts is None:
         console.say(f"Part {build.shard[0]} of {build.shard[1]} is done; the dataset is finished when all parts are.")
     elif not report.worked_on:
         shards = ", in shards" if (build.out / "shards.jsonl").exists() else ""

@@ -156,6 +156,7 @@ def _page(title: str, about: Mapping[str, Any], cards: Sequence[str], total: int
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="generator" content="paintproc">
 <title>{name}: a dataset of painting processes</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #2b2926; background: #faf9f6 }}

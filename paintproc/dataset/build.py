@@ -18,6 +18,7 @@ from paintproc.dataset.growing import (
     begin,
     check_finished,
     check_space,
+    extended,
     inspect,
     packed_counts,
     remove_building,
@@ -78,6 +79,8 @@ def build_dataset(
     try:
         return _Run(build, progress, check, tell).go()
     except (InputError, OutputError):
+        if build.overwrite:
+            raise
         # another process may have finished the same dataset meanwhile, and removed the folder in which it grew
         finished = None if build.folder == build.out else wait_for_counts(build)
         if finished is None:
@@ -97,11 +100,12 @@ class _Run:
         tell: Callable[[Mapping[str, Any], bool], None],
     ) -> None:
         self.build, self.progress, self.check, self.tell = build, progress, check, tell
-        self.first = begin(build)
-        self.total = sum(batch["count"] for batch in read_begun(build.folder)["inputs"])
+        self.batches = begin(build)
+        self.first = sum(batch["count"] for batch in self.batches[: self.batches.index(build.batch)])
+        self.total = sum(batch["count"] for batch in self.batches)
         self.own = build.own(self.first)
-        self.lines = known_lines(build.folder)
-        self.journal = Journal(build.folder, build.shard)
+        self.lines = known_lines(build.folder, self.batches)
+        self.journal = Journal(build.folder, build.shard, build.batch)
         self.worked_on = self.made = 0
 
     def go(self) -> Report:
@@ -170,7 +174,7 @@ class _Run:
                     line |= outcome.result
                     self.made += line.pop("made", 0)
                 self.lines[outcome.item.place] = line
-                self.journal.add(outcome.item.place, line)
+                self.journal.add(outcome.item.place - self.first, line)
                 self.tell(line, True)
                 if build.max_bad is not None and bad > build.max_bad:
                     raise PartialError(f"More than {build.max_bad} inputs failed; what was finished is kept.")
@@ -178,16 +182,20 @@ class _Run:
     def _finish(self) -> dict[str, int] | set[str]:
         """Write that this process's part is done. If all parts are, finish the dataset and return its counts.
 
-        Else the ids of sequences that are missing, none where other parts have not ended.
+        Else the ids of sequences that are missing, none where other parts have not ended. OutputError where another
+        command has extended the dataset at the same time.
         """
         build = self.build
+        batches = read_begun(build.folder)["inputs"]
+        if build.batch not in batches:
+            raise extended(build.folder)
         if build.shard[1] > 1:
-            write_part(build.folder, build.shard, self.lines, self.own)
+            write_part(build.folder, build.shard, build.batch, self.lines, self.own, self.first)
             self.journal.discard()
-            if len(self.lines) < self.total and not parts_are_there(build.folder, build.shard[1]):
+            if len(self.lines) < self.total and not parts_are_there(build.folder, build.shard[1], build.batch):
                 return set()
             self._learn()
-        if len(self.lines) < self.total:
+        if len(self.lines) < self.total or batches != self.batches:
             return set()
         outcomes, ids = Counter[str](), set[str]()
         for line in self.lines:
@@ -206,7 +214,7 @@ class _Run:
     def _learn(self) -> None:
         """Take over what other processes have written about their inputs."""
         own = {place: self.lines[place] for place in self.own}
-        self.lines = known_lines(self.build.folder)
+        self.lines = known_lines(self.build.folder, self.batches)
         for place, line in own.items():
             self.lines[place] = line
 
@@ -229,8 +237,10 @@ class _Run:
 
 def _report_finished(build: Build, counts: dict[str, int], tell: Callable[[Mapping[str, Any], bool], None]) -> Report:
     """Report a dataset that another run has finished, in shards."""
-    for line in known_lines(build.out):
-        tell(line, False)
+    lines = known_lines(build.out, [])
+    batches = read_begun(build.out)["inputs"]
+    for place in build.own(sum(batch["count"] for batch in batches[: batches.index(build.batch)])):
+        tell(lines[place], False)
     return Report(counts, 0, 0, counts.get("failed", 0))
 
 

@@ -93,7 +93,10 @@ def drop_unfinished(folder: Path) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders of a dataset in which files and items appear."""
+    """The folders of a dataset in which files and items appear. OutputError where one of them is a link."""
+    for part in (folder / split / kind for split in SPLITS for kind in (".", PICTURES, SCENES)):
+        if part.is_symlink():
+            raise OutputError(f"{part} is a link, which is not followed.", "Put a folder there.")
     return [folder, *(folder / split / part for split in SPLITS for part in (".", PICTURES, SCENES))]
 
 
@@ -158,6 +161,9 @@ def finish_dataset(folder: Path, counts: Mapping[str, int], inputs: Collection[M
                     if all_named:
                         found.add(layout.provenance.id)
             if all_named and not named - found:
+                if read_begun(folder).get("inputs") != summary.get("inputs"):
+                    text = f"{folder} was extended by another command at the same time."
+                    raise OutputError(text, "Run this one again.")
                 _remove_unneeded(folder, split, named, kept)
         if all_named and named - found:
             return named - found

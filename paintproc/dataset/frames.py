@@ -72,6 +72,7 @@ class Frames:
         self.dataset, self.num_frames, self.seed = dataset, num_frames, seed
         self.size = (size, size) if isinstance(size, int) else size
         self.augment = augment or Augment()
+        self._by_id: np.ndarray | None = None
         if self.size is None and self.augment.crop < 1:
             raise UsageError("crop needs a size.", "Pass size=...")
 
@@ -106,9 +107,14 @@ class Frames:
     def order(self, epoch: int = 0, start: int = 0, rank: int = 0, ranks: int = 1) -> list[tuple[int, int]]:
         """The sequences of an epoch in their random order, as (epoch, number), from the one at `start` on.
 
-        Of several processes with `ranks` in all, number `rank` gets its part; all parts are of one length.
+        Of several processes with `ranks` in all, number `rank` gets its part; all parts are of one length. A folder and
+        its shards give the same order: it is one of ids. UsageError for a part or a start that there is not.
         """
-        numbers = np.random.default_rng([self.seed, epoch]).permutation(len(self))
+        if not 0 <= rank < ranks or start < 0:
+            raise UsageError(f"rank is {rank} of {ranks}, start is {start}.", "Both count from 0.")
+        if self._by_id is None:
+            self._by_id = np.argsort(self.dataset.ids())
+        numbers = self._by_id[np.random.default_rng([self.seed, epoch]).permutation(len(self))]
         own = numbers[rank : len(self) // ranks * ranks : ranks]
         return [(epoch, int(number)) for number in own[start:]]
 
@@ -158,8 +164,9 @@ class Frames:
         tall, wide = self.size[0] * scale, self.size[1] * scale
         if self.augment.crop == 1:
             across = down = 0.5
+        tall, wide = min(tall, height), min(wide, width)  # products may be larger by a bit
         left, top = across * (width - wide), down * (height - tall)
-        return View((left, top, left + wide, top + tall), self.size, flip)
+        return View((left, top, min(width, left + wide), min(height, top + tall)), self.size, flip)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import contextlib
 import functools
-import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -92,7 +92,8 @@ class Build:
     def abandoned(self) -> list[Path]:
         """Folders beside `out` with unfinished datasets of other settings."""
         target = resolved(self.out)
-        beside = sorted(target.parent.glob(f".{glob.escape(target.name)}.*.building"))
+        name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.building")
+        beside = sorted(path for path in target.parent.glob(".*.building") if name.fullmatch(path.name))
         return [path for path in beside if path != self.folder]
 
     def memory(self) -> int | None:
@@ -111,7 +112,10 @@ def inspect(folder: Path, build: Build) -> Literal["absent", "begun", "finished"
     state = inspect_dataset(folder, build.facts)
     if state == "absent":
         return state
-    batches = read_begun(folder).get("inputs")
+    summary = read_begun(folder)
+    if "part" in summary or summary.get("kind") == "merged":
+        raise OutputError(f"{folder} was split off, or merged; it is not built on.", "Choose another --output.")
+    batches = summary.get("inputs")
     if not isinstance(batches, list) or any(not isinstance(batch, dict) for batch in batches):
         raise OutputError(f"{folder} does not say which inputs it is made of.", "Choose another --output.")
     if build.batch in batches:
@@ -129,17 +133,31 @@ def inspect(folder: Path, build: Build) -> Literal["absent", "begun", "finished"
     return "begun"
 
 
-def begin(build: Build) -> int:
-    """Begin the dataset, or add these inputs to it. Returns the number of their first one in the dataset."""
-    if inspect(build.folder, build) == "absent":
+def begin(build: Build) -> list[dict[str, Any]]:
+    """Begin the dataset, or add these inputs to a finished one. Returns all its batches of inputs.
+
+    OutputError where it is not to be extended, or not now.
+    """
+    state = inspect(build.folder, build)
+    if state == "absent":
         begin_dataset(build.folder, {**build.facts, "inputs": [build.batch]})
         inspect(build.folder, build)
     batches = read_begun(build.folder)["inputs"]
     begin_dataset(build.folder, {**build.facts, "inputs": batches})
     if build.batch not in batches:
-        begin_dataset(build.folder, {**build.facts, "inputs": [*batches, build.batch]}, replace=True)
+        if "counts" not in read_begun(build.folder):
+            raise OutputError(f"{build.folder} is not finished, so it is not extended.", "Run its own command first.")
+        check_space(build, build.own())
         batches = [*batches, build.batch]
-    return sum(batch["count"] for batch in batches[: batches.index(build.batch)])
+        begin_dataset(build.folder, {**build.facts, "inputs": batches}, replace=True)
+        if read_begun(build.folder)["inputs"] != batches:
+            raise extended(build.folder)
+    return batches
+
+
+def extended(folder: Path) -> OutputError:
+    """The sentence for two commands that extend a dataset at once."""
+    return OutputError(f"{folder} was extended by another command at the same time.", "Run this one again.")
 
 
 def packed_counts(build: Build) -> dict[str, int] | None:
@@ -156,7 +174,8 @@ def wait_for_counts(build: Build) -> dict[str, int] | None:
     """The counts of the output, if another process has finished it or does so within two seconds."""
     for _ in range(PATIENCE):
         with contextlib.suppress(PaintprocError):
-            if inspect(build.out, build) == "finished":
+            packed = build.layout == "shards"
+            if inspect(build.out, build) == "finished" and not (packed and missing_shard(build.out)):
                 return read_summary(build.out)["counts"]
         time.sleep(0.1)
     return None

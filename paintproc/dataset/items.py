@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from paintproc.dataset.layout import (
 from paintproc.dataset.scenes import scene_from_png, scene_to_png
 from paintproc.errors import InputError, OutputError
 from paintproc.files import whole_file, whole_folder
-from paintproc.png import decode_png, encode_png
+from paintproc.png import MOST_PIXELS, decode_png, encode_png
 from paintproc.scene.values import Scene
 from paintproc.sequence import RECORD, PaintingSequence, is_record, read_record, write_record
 from paintproc.strokes.values import Strokes, strokes_from_bytes, strokes_to_bytes
@@ -63,7 +64,7 @@ def write_item(dataset: Path, sequence: PaintingSequence) -> Path:
             frames = frame_names(len(sequence))
             for frame, pixels in zip(frames, sequence.frames, strict=True):
                 (scratch / frame).write_bytes(encode_png(pixels, text))
-            if sequence.masks is not None:
+            if sequence.masks is not None and len(sequence) * math.prod(sequence.shape[:2]) <= MOST_PIXELS[np.bool_]:
                 (scratch / MASKS).write_bytes(encode_png(np.concatenate(list(sequence.masks))))
             if sequence.strokes is not None:
                 (scratch / STROKES).write_bytes(strokes_to_bytes(sequence.strokes, {"provenance": comment}))

@@ -39,7 +39,7 @@ FILE = rf"[0-9]{{3,9}}[.]png|{re.escape(RECORD)}|{re.escape(STROKES)}|{re.escape
 MEMBER = re.compile(rf"(?P<id>[0-9a-f]{{16}})[.](?P<file>{FILE})|{KEPT.pattern}")
 """The members of a shard."""
 OURS = re.compile(
-    r"dataset\.json|(inputs|failures|shards)\.jsonl|parts(/[0-9]{5}-of-[0-9]{5}(\.[0-9a-f]+)?\.jsonl)?"
+    r"dataset\.json|(inputs|failures|shards)\.jsonl|parts(/[0-9]{5}-of-[0-9]{5}(\.[0-9a-f]{8}){1,2}\.jsonl)?"
     rf"|(train|validation)(-[0-9]{{5,}}\.tar|\.jsonl|/metadata\.jsonl|/({PICTURES}|{SCENES})|/{KEPT.pattern}"
     rf"|(/[0-9a-f]{{16}}(/(?P<file>{FILE}))?)?)"
 )

@@ -1,6 +1,7 @@
 """The sequences of one split, by number: from a dataset folder or from shards, on this machine or elsewhere."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,11 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.place!r}, {self.split!r}: {len(self)} sequences)"
+
+    def ids(self) -> list[str]:
+        """The ids of all sequences, by number."""
+        found = (re.search(rb'"id": "([0-9a-f]{16})"', line) for line in self._index)
+        return [each[1].decode() if each else self.line(number)["id"] for number, each in enumerate(found)]
 
     def line(self, number: int) -> dict[str, Any]:
         """What the index says of a sequence. InputError if it is damaged."""
@@ -134,8 +140,9 @@ class Dataset:
             files, address = self._files(name)
             return files.open(address, "rb")
         path = Path(self.place, name)
-        if path.is_symlink():
-            raise OSError(f"{name} is a link, which is not followed")
+        for part in (path, *path.parents[: len(Path(name).parts) - 1]):
+            if part.is_symlink():
+                raise OSError(f"{part.name} is a link, which is not followed")
         return path.open("rb")
 
     def _files(self, name: str) -> tuple[Any, str]:

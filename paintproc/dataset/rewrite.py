@@ -57,13 +57,17 @@ def merge_datasets(
     with whole_folder(out, replace=replace) as scratch:
         begin_dataset(scratch, (facts[0] if same else {"kind": "merged", "merged": facts}) | {"inputs": inputs})
         for number, dataset in enumerate(datasets):
-            for item in stored_items(dataset):
+            for item in stored_items(dataset, _scaled(progress, number, len(datasets))):
                 _copy(item, scratch, str(dataset))
                 copied.add(item.layout.provenance.id)
-            progress((number + 1) / len(datasets))
         counts = _counts(lines) | {"sequences": len(copied)}
         _finish(scratch, counts, lines)
     return counts
+
+
+def _scaled(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of number `number` of `count` pieces of work, as a part of all of it."""
+    return lambda done: progress((number + done) / count)
 
 
 def split_dataset(
@@ -87,7 +91,7 @@ def split_dataset(
         for item in stored_items(dataset, progress):
             name = _part(item, by)
             if name not in made:
-                begin_dataset(scratch / name, _facts(summary) | {"inputs": summary["inputs"], "part": name})
+                begin_dataset(scratch / name, _facts(summary) | {"inputs": [], "part": name})
             _copy(item, scratch / name, str(dataset))
             made.setdefault(name, set()).add(item.layout.provenance.id)
         for name, ids in sorted(made.items()):
@@ -177,7 +181,7 @@ def _part(item: StoredItem, by: By | int) -> str:
         return "unknown"
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", value).strip(".-")[:60]
     # values that would share a folder, or have none, are told apart by a digest
-    return plain if plain == value else f"{plain or by}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+    return plain if plain and plain == value else f"{plain or by}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
 def _counts(lines: Sequence[Line]) -> dict[str, int]:

@@ -96,16 +96,29 @@ def _groups(split: Path, items: list[tuple[str, str]], shard_size: int) -> Itera
     """The items of each shard."""
     group: list[ItemLayout] = []
     held = 0
+    kept = set[str]()
     for _, name in items:
         layout = _layout(split, name)
-        size = sum((split / name / file).stat().st_size for file in layout.members)
+        own = sum(_in_tar(split / name / file) for file in layout.members)
+        size = own + sum(_in_tar(split / file) for file in layout.kept if file not in kept)
         if group and held + size > shard_size:
             yield group
-            group, held = [], 0
+            group, held, kept = [], 0, set()
+            size = own + sum(_in_tar(split / file) for file in layout.kept)
         group.append(layout)
         held += size
+        kept.update(layout.kept)
     if group:
         yield group
+
+
+def _in_tar(path: Path) -> int:
+    """Bytes of a file in a tar, with its header."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.", VERIFY) from error
+    return BLOCK + size + -size % BLOCK
 
 
 def _layout(split: Path, name: str) -> ItemLayout:

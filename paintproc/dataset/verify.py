@@ -24,7 +24,8 @@ def verify_dataset(folder: Path, progress: Callable[[float], None] = lambda done
 
 def _verify_folder(folder: Path, progress: Callable[[float], None]) -> list[str]:
     summary = read_summary(folder)
-    problems: list[str] = []
+    links = [path for split in SPLITS for path in (folder / split, *((folder / split).glob("*"))) if path.is_symlink()]
+    problems = [f"{path.relative_to(folder)} is a link." for path in links]
     found: dict[str, set[str]] = {}
     total = max(1, sum(summary["splits"].values()))
     for split in SPLITS:
