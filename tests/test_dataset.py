@@ -463,3 +463,20 @@ def test_masks_of_many_frames_are_read():
     assert np.array_equal(decode_png(encode_png(masks), np.bool_, masks.shape, "masks")[0], masks)
     with pytest.raises(InputError, match="not bool of 9 x 9"):
         decode_png(encode_png(masks), np.bool_, (9, 9), "masks")
+
+
+def test_of_two_lines_about_an_input_the_one_that_says_more_counts(tmp_path):
+    from paintproc.dataset.lines import batch_name, known_lines
+
+    batch = {"count": 3, "sha256": "0"}
+    failed = {"input": "a", "outcome": "failed", "error": "its process ended"}
+    said = [failed | {"exit_code": 1}, failed | {"exit_code": 3}, {"input": "a", "outcome": "skipped"}]
+    for order in ((0, 1, 2), (2, 1, 0)):
+        folder = tmp_path / str(order[0])
+        (folder / "parts").mkdir(parents=True)
+        for number, k in enumerate(order):
+            lines = [said[k] | {"place": 0}, *([said[min(k, 1)] | {"place": 1}])]
+            path = folder / "parts" / f"00000-of-00001.{batch_name(batch)}.{number:08x}.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        known = known_lines(folder, [batch])
+        assert known[0]["outcome"] == "skipped" and known[1]["exit_code"] == 3 and len(known) == 2

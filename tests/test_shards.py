@@ -263,3 +263,10 @@ def test_what_is_packed_and_what_is_not(dataset, tmp_path):  # noqa: F811
     with pytest.raises(InputError, match="is not in shards"):
         unpack_dataset(dataset, tmp_path / "again")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "packed"]
+
+
+def test_a_shard_is_no_larger_than_asked(dataset, tmp_path):  # noqa: F811
+    """Its pictures, headers and padding count; the end of a tar is at most 10 kB."""
+    listed = pack_dataset(dataset, tmp_path / "packed", 40_000)
+    assert any(line["sequences"] > 1 for line in listed)
+    assert all(line["bytes"] <= 40_000 + 10_240 or line["sequences"] == 1 for line in listed)
