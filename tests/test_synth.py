@@ -739,3 +739,23 @@ def test_what_was_split_off_is_not_built_on(tmp_path, inputs):
     with pytest.raises(OutputError, match="was split off"):
         build_dataset(small_build(part, inputs, extend=True))
     assert tree(part) == before and not verify_dataset(part)
+
+
+def test_shards_that_were_packed_meanwhile(tmp_path, inputs, monkeypatch):
+    """A part that ends after another process has packed everything says so, and leaves nothing."""
+    from paintproc.dataset import build as building
+
+    out, hidden = tmp_path / "out", tmp_path / "hidden"
+    for index in (0, 1):
+        report = build_dataset(small_build(out, inputs, layout="shards", shard=(index, 2)))
+    out.rename(hidden)
+    begin = building.begin
+
+    def begin_early(job):
+        batches = begin(job)
+        hidden.rename(out)
+        return batches
+
+    monkeypatch.setattr(building, "begin", begin_early)
+    assert build_dataset(small_build(out, inputs, layout="shards", shard=(0, 2))).counts == report.counts
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]

@@ -8,7 +8,7 @@ index and the counts.
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paintproc.building import Item, work_through
@@ -77,7 +77,13 @@ def build_dataset(
         for path in build.abandoned():
             warn(f"{path} holds an unfinished dataset of other settings; remove it if nobody goes on with it.")
     try:
-        return _Run(build, progress, check, tell).go()
+        report = _Run(build, progress, check, tell).go()
+        if report.counts is None and build.layout == "shards":
+            # another process may have packed the same dataset meanwhile; then this folder is not needed
+            report = replace(report, counts=packed_counts(build))
+            if report.counts is not None:
+                remove_building(build)
+        return report
     except (InputError, OutputError):
         if build.overwrite:
             raise
@@ -101,7 +107,7 @@ class _Run:
     ) -> None:
         self.build, self.progress, self.check, self.tell = build, progress, check, tell
         self.batches = begin(build)
-        self.first = sum(batch["count"] for batch in self.batches[: self.batches.index(build.batch)])
+        self.first = build.first(self.batches)
         self.total = sum(batch["count"] for batch in self.batches)
         self.own = build.own(self.first)
         self.lines = known_lines(build.folder, self.batches)
@@ -238,8 +244,7 @@ class _Run:
 def _report_finished(build: Build, counts: dict[str, int], tell: Callable[[Mapping[str, Any], bool], None]) -> Report:
     """Report a dataset that another run has finished, in shards."""
     lines = known_lines(build.out, [])
-    batches = read_begun(build.out)["inputs"]
-    for place in build.own(sum(batch["count"] for batch in batches[: batches.index(build.batch)])):
+    for place in build.own(build.first(read_begun(build.out)["inputs"])):
         tell(lines[place], False)
     return Report(counts, 0, 0, counts.get("failed", 0))
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from paintproc.building import FAILURE, FAILURES
 from paintproc.dataset.items import whole_item
 from paintproc.dataset.layout import (
-    FAILURES,
     FORMATS,
     INDEX,
     INPUTS,
@@ -36,8 +36,6 @@ from paintproc.files import (
 from paintproc.sequence import RECORD, differences, read_record
 from paintproc.version import __version__
 
-FAILURE = ("input", "error", "exit_code")
-"""The keys of a line of failures.jsonl."""
 OUTCOMES = ("done", "skipped", "failed")
 """What can become of an input."""
 UPGRADE = "`paintproc dataset upgrade` writes it anew in the current format."

@@ -102,6 +102,10 @@ class Build:
             return None
         return max(LEAST_MEMORY, memory_here() // self.engine.workers if self.engine.workers else 0)
 
+    def first(self, batches: Sequence[Mapping[str, Any]]) -> int:
+        """The number of the first of these inputs in a dataset of these batches."""
+        return sum(batch["count"] for batch in batches[: batches.index(self.batch)])
+
     def own(self, first: int = 0) -> range:
         """The numbers of this process's inputs, where those before `first` are older ones of the dataset."""
         return range(first + self.shard[0], first + len(self.names), self.shard[1])

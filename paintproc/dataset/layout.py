@@ -25,8 +25,8 @@ from paintproc.sequence import RECORD, Provenance
 
 FORMATS = ("paintproc-dataset-2", "paintproc-dataset-1")
 """The formats that are read; the first is written."""
-INDEX, SUMMARY, INPUTS, FAILURES, SHARDS = (
-    "metadata.jsonl", "dataset.json", "inputs.jsonl", "failures.jsonl", "shards.jsonl",
+INDEX, SUMMARY, INPUTS, SHARDS = (
+    "metadata.jsonl", "dataset.json", "inputs.jsonl", "shards.jsonl",
 )  # fmt: skip
 SPLITS = ("train", "validation")
 STROKES, MASKS = "strokes.safetensors", "masks.png"

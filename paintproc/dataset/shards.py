@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paintproc.building import FAILURES
 from paintproc.dataset.folder import finish_dataset, is_packed, layouts, read_inputs, read_lines, read_summary
 from paintproc.dataset.layout import (
-    FAILURES,
     INPUTS,
     MEMBER,
     SHARDS,

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from paintproc.building import FAILURES
 from paintproc.dataset.folder import OUTCOMES, failures_among, is_packed, read_inputs, read_lines, read_summary
 from paintproc.dataset.items import whole_item
-from paintproc.dataset.layout import FAILURES, INDEX, INPUTS, KEPT, PICTURES, SCENES, SPLITS, SUMMARY, ItemLayout
+from paintproc.dataset.layout import INDEX, INPUTS, KEPT, PICTURES, SCENES, SPLITS, SUMMARY, ItemLayout
 from paintproc.dataset.shards import read_shard, read_shards
 from paintproc.errors import InputError
 from paintproc.files import file_digest
